@@ -1,0 +1,123 @@
+"""What is handed to an engine and what comes back: plain data, the same for both engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadsparse.gpu.simulator.program import Kernel, Program
+
+ALLOCATION_BITS = 36
+"""A device address is ``allocation << ALLOCATION_BITS | offset``."""
+
+NULL, SHARED, LOCAL, CONSTANT, PARAM, FIRST_ARRAY = 0, 1, 2, 3, 4, 16
+"""Allocation numbers of the windows; arrays count up from FIRST_ARRAY."""
+
+QUANTUM = 20_000
+"""Warp instructions after which a backward branch ends a warp's turn."""
+
+DEFAULT_BUDGET = 2**40
+"""Thread instructions a launch may execute when no budget is given."""
+
+HazardKind = Literal[
+    "bounds", "alignment", "uninitialized", "race", "pending", "convergence", "deadlock", "budget", "trap"
+]
+
+COUNTERS = ("requests", "sectors", "bytes", "wavefronts", "ideal_wavefronts", "divergent")
+"""Per-instruction counters beside executions and threads.
+
+requests, sectors and bytes: global accesses (bytes counts what the lanes asked for; cp.async counts its global reads);
+wavefronts and ideal_wavefronts: shared accesses (for cp.async its shared writes); divergent: executions of a branch
+whose lanes disagreed.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """One switch per check; everything is on by default."""
+
+    bounds: bool = True
+    alignment: bool = True
+    uninitialized: bool = True
+    races: bool = True
+    barriers: bool = True
+    convergence: bool = True
+
+    @classmethod
+    def none(cls) -> Checks:
+        """No checks.  Illegal accesses are still dropped (memory safety is not a switch), only not reported."""
+        return cls(False, False, False, False, False, False)
+
+
+@dataclass(slots=True)
+class Allocation:
+    """`data` is a 1-D uint8 array; `defined` one uint8 (0 or 1) per byte, or None when every byte is defined."""
+
+    number: int
+    name: str
+    data: NDArray[np.uint8]
+    defined: NDArray[np.uint8] | None = None
+    read_only: bool = False
+
+
+@dataclass(slots=True)
+class Request:
+    """One kernel launch."""
+
+    program: Program
+    kernel: Kernel
+    arch: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    parameters: NDArray[np.uint8]
+    allocations: dict[int, Allocation]
+    static_shared_bytes: int
+    dynamic_shared_bytes: int
+    local_bytes: int
+    checks: Checks = field(default_factory=Checks)
+    budget: int = DEFAULT_BUDGET
+    schedule: Literal["default", "adversarial"] = "default"
+    cp_async: Literal["late", "eager"] = "late"
+    seed: int = 0
+    max_live_blocks: int = 1024
+
+
+@dataclass(slots=True)
+class Hazard:
+    """First occurrence and number of lane events of one (kind, instruction, other) triple.
+
+    `instruction` and `other` are indices into `Kernel.instructions` of the kernel (or, with `function`, of the called
+    function); `block` and `thread` are linear indices, x fastest.
+    """
+
+    kind: HazardKind
+    instruction: int
+    other: int | None
+    block: int
+    thread: int
+    address: int | None
+    size: int | None
+    detail: str
+    count: int = 1
+    function: str = ""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an engine observed.  Arrays have one int64 entry per instruction of the kernel.
+
+    Instructions of called functions are appended after the kernel's own, in the order of `functions`.
+    """
+
+    executions: NDArray[np.int64]
+    threads: NDArray[np.int64]
+    counters: dict[str, NDArray[np.int64]]
+    hazards: list[Hazard]
+    stopped: HazardKind | None = None
+    printed: str = ""
+    translate_seconds: float = 0.0
+    execute_seconds: float = 0.0
+    functions: tuple[str, ...] = ()
