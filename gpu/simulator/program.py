@@ -142,11 +142,12 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A `.loc` directive: source file, line and column (1-based)."""
+    """A `.loc` directive: source file, line and column (1-based); `inlined_at` is the caller of inlined code."""
 
     file: str
     line: int
     column: int
+    inlined_at: Location | None = None
 
 
 @dataclass(frozen=True, slots=True)
