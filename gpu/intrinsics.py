@@ -1,0 +1,348 @@
+"""PTX instructions for kernels written in Numba-CUDA.
+
+Numba has no names for Tensor Cores, ldmatrix or cp.async; these intrinsics emit them as inline assembly.  Conventions:
+
+- A *shared address* is a uint32 offset into the block's shared memory, a *global address* a uint64.
+- `offset` arguments (bytes) must be compile-time constants; they become immediates and cost nothing.
+- Fragments are tuples of registers in the element order of the PTX manual (`loadsparse.reference.tensorcore` has the tables).
+- Everything that touches memory clobbers memory, so the compiler keeps program order among these calls.
+
+Intrinsics work only inside a kernel; called from Python they raise NotImplementedError.  Source: PTX ISA 9.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.cuda import types
+from numba.cuda.core import errors
+from numba.cuda.extending import intrinsic
+
+U32, U64, F32, I32 = ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.IntType(32)
+MEMORY = "~{memory}"
+
+
+def emit(
+    builder: Any,
+    results: Sequence[ir.Type],
+    text: str,
+    constraints: str,
+    args: Sequence[ir.Value],
+    *,
+    pure: bool = False,
+    convergent: bool = False,
+) -> list[ir.Value]:
+    """Emit one inline assembly statement and return its result registers.
+
+    `text` names the results $0, $1, ... and then the operands.  `pure` statements may be moved, merged and dropped;
+    the others clobber memory and stay in order.  `convergent` ones may not be moved into divergent code.
+    """
+    if not results:
+        returned: ir.Type = ir.VoidType()
+    elif len(results) == 1:
+        returned = results[0]
+    else:
+        returned = ir.LiteralStructType(results)
+    function = ir.FunctionType(returned, [a.type for a in args])
+    if not pure:
+        constraints = f"{constraints},{MEMORY}" if constraints else MEMORY
+    asm = ir.InlineAsm(function, text, constraints, side_effect=not pure)
+    call = builder.call(asm, list(args), attrs=("convergent",) if convergent else ())
+    if len(results) <= 1:
+        return [call] * len(results)
+    return [builder.extract_value(call, i) for i in range(len(results))]
+
+
+def unpack(builder: Any, value: ir.Value, count: int) -> list[ir.Value]:
+    """The registers of a homogeneous tuple."""
+    return [builder.extract_value(value, i) for i in range(count)]
+
+
+def fixed(returns: Any, parameters: Sequence[Any], text: str, constraints: str, **how: bool) -> Callable[..., Any]:
+    """Code generator of an instruction with fixed operand types: (signature, generator), as @intrinsic wants it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        many = isinstance(returns, types.UniTuple)
+        kinds = [] if returns == types.void else [returns.dtype] * returns.count if many else [returns]
+        out = emit(builder, [context.get_value_type(k) for k in kinds], text, constraints, args, **how)
+        if many:
+            return context.make_tuple(builder, returns, out)
+        return out[0] if out else context.get_dummy_value()
+
+    return returns(*parameters), generate  # type: ignore[return-value]
+
+
+WORD, WIDE = types.uint32, types.uint64
+PAIR, QUAD = types.UniTuple(WORD, 2), types.UniTuple(WORD, 4)
+
+
+@intrinsic
+def shared_base(typing_context):
+    """Shared address of the block's dynamic shared memory (aligned to 128 bytes)."""
+
+    def generate(context, builder, signature, args):
+        module, name = builder.module, "loadsparse_shared"
+        symbol = module.globals.get(name)
+        if symbol is None:
+            symbol = ir.GlobalVariable(module, ir.ArrayType(ir.IntType(8), 0), name, addrspace=3)
+            symbol.linkage, symbol.align = "external", 128
+        return builder.ptrtoint(symbol, U32)
+
+    return WORD(), generate
+
+
+@intrinsic
+def load_shared(typing_context, address, offset):
+    """One 32-bit word from shared memory."""
+    return fixed(WORD, (WORD, types.int32), "ld.shared.u32 $0, [$1+$2];", "=r,r,n")
+
+
+@intrinsic
+def load_shared_x2(typing_context, address, offset):
+    """Two words from an 8-byte aligned shared address, as a tuple."""
+    return fixed(PAIR, (WORD, types.int32), "ld.shared.v2.u32 {$0, $1}, [$2+$3];", "=r,=r,r,n")
+
+
+@intrinsic
+def load_shared_x4(typing_context, address, offset):
+    """Four words from a 16-byte aligned shared address, as a tuple."""
+    text = "ld.shared.v4.u32 {$0, $1, $2, $3}, [$4+$5];"
+    return fixed(QUAD, (WORD, types.int32), text, "=r,=r,=r,=r,r,n")
+
+
+@intrinsic
+def store_shared_half(typing_context, address, offset, value):
+    """The low 16 bits of `value` to a 2-byte aligned shared address."""
+    text = "{ .reg .b16 %low; cvt.u16.u32 %low, $2; st.shared.b16 [$0+$1], %low; }"
+    return fixed(types.void, (WORD, types.int32, WORD), text, "r,n,r")
+
+
+@intrinsic
+def store_shared(typing_context, address, offset, value):
+    """One word to a 4-byte aligned shared address."""
+    return fixed(types.void, (WORD, types.int32, WORD), "st.shared.u32 [$0+$1], $2;", "r,n,r")
+
+
+@intrinsic
+def store_shared_x4(typing_context, address, offset, values):
+    """Four words to a 16-byte aligned shared address."""
+
+    def generate(context, builder, signature, args):
+        emit(builder, [], "st.shared.v4.u32 [$0+$1], {$2, $3, $4, $5};", "r,n,r,r,r,r",
+             [args[0], args[1], *unpack(builder, args[2], 4)])
+        return context.get_dummy_value()
+
+    return types.void(WORD, types.int32, QUAD), generate
+
+
+@intrinsic
+def load_global(typing_context, address, offset):
+    """One word from global memory that the kernel never writes."""
+    return fixed(WORD, (WIDE, types.int32), "ld.global.nc.u32 $0, [$1+$2];", "=r,l,n")
+
+
+@intrinsic
+def load_global_x4(typing_context, address, offset):
+    """Four words from a 16-byte aligned global address that the kernel never writes."""
+    text = "ld.global.nc.v4.u32 {$0, $1, $2, $3}, [$4+$5];"
+    return fixed(QUAD, (WIDE, types.int32), text, "=r,=r,=r,=r,l,n")
+
+
+@intrinsic
+def load_global_half(typing_context, address, offset):
+    """One 16-bit element, zero-extended, from global memory that the kernel never writes."""
+    text = "{ .reg .b16 %low; ld.global.nc.b16 %low, [$1+$2]; cvt.u32.u16 $0, %low; }"
+    return fixed(WORD, (WIDE, types.int32), text, "=r,l,n")
+
+
+@intrinsic
+def store_global_half(typing_context, address, offset, value):
+    """The low 16 bits of `value` to a 2-byte aligned global address."""
+    text = "{ .reg .b16 %low; cvt.u16.u32 %low, $2; st.global.b16 [$0+$1], %low; }"
+    return fixed(types.void, (WIDE, types.int32, WORD), text, "l,n,r")
+
+
+@intrinsic
+def store_global(typing_context, address, offset, value):
+    """One word to global memory."""
+    return fixed(types.void, (WIDE, types.int32, WORD), "st.global.u32 [$0+$1], $2;", "l,n,r")
+
+
+@intrinsic
+def store_global_f32(typing_context, address, offset, value):
+    """One float32 to global memory."""
+    return fixed(types.void, (WIDE, types.int32, types.float32), "st.global.f32 [$0+$1], $2;", "l,n,f")
+
+
+@intrinsic
+def load_global_f32(typing_context, address, offset):
+    """One float32 from global memory that the kernel never writes."""
+    return fixed(types.float32, (WIDE, types.int32), "ld.global.nc.f32 $0, [$1+$2];", "=f,l,n")
+
+
+@intrinsic
+def cp_async_16(typing_context, shared, shared_offset, address, offset, size):
+    """Copy 16 bytes global -> shared asynchronously; only `size` (0..16) of them are read, the rest become zeros."""
+    text = "cp.async.cg.shared.global [$0+$1], [$2+$3], 16, $4;"
+    return fixed(types.void, (WORD, types.int32, WIDE, types.int32, WORD), text, "r,n,l,n,r")
+
+
+@intrinsic
+def cp_async_16_full(typing_context, shared, shared_offset, address, offset):
+    """Copy 16 bytes global -> shared asynchronously."""
+    text = "cp.async.cg.shared.global [$0+$1], [$2+$3], 16;"
+    return fixed(types.void, (WORD, types.int32, WIDE, types.int32), text, "r,n,l,n")
+
+
+@intrinsic
+def cp_async_8(typing_context, shared, shared_offset, address, offset, size):
+    """Copy 8 bytes global -> shared asynchronously; only `size` (0..8) of them are read, the rest become zeros."""
+    text = "cp.async.ca.shared.global [$0+$1], [$2+$3], 8, $4;"
+    return fixed(types.void, (WORD, types.int32, WIDE, types.int32, WORD), text, "r,n,l,n,r")
+
+
+@intrinsic
+def cp_async_4(typing_context, shared, shared_offset, address, offset, size):
+    """Copy 4 bytes global -> shared asynchronously; only `size` (0..4) of them are read, the rest become zeros."""
+    text = "cp.async.ca.shared.global [$0+$1], [$2+$3], 4, $4;"
+    return fixed(types.void, (WORD, types.int32, WIDE, types.int32, WORD), text, "r,n,l,n,r")
+
+
+@intrinsic
+def cp_async_commit(typing_context):
+    """Close this thread's issued copies into a group."""
+    return fixed(types.void, (), "cp.async.commit_group;", "")
+
+
+@intrinsic
+def cp_async_wait(typing_context, pending):
+    """Wait until at most `pending` (a constant) most recent groups of this thread are under way."""
+    return fixed(types.void, (types.int32,), "cp.async.wait_group $0;", "n")
+
+
+@intrinsic
+def barrier(typing_context):
+    """bar.sync 0: every thread of the block arrives, and sees what the others wrote before."""
+    return fixed(types.void, (), "bar.sync 0;", "", convergent=True)
+
+
+@intrinsic
+def ldmatrix_x1(typing_context, address, offset):
+    """One 8x8 matrix of 16-bit elements; lanes 0..7 give its row addresses."""
+    text = "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {$0}, [$1+$2];"
+    return fixed(WORD, (WORD, types.int32), text, "=r,r,n", convergent=True)
+
+
+@intrinsic
+def ldmatrix_x2(typing_context, address, offset):
+    """Two 8x8 matrices; lanes 8j..8j+7 give the row addresses of matrix j."""
+    text = "ldmatrix.sync.aligned.m8n8.x2.shared.b16 {$0, $1}, [$2+$3];"
+    return fixed(PAIR, (WORD, types.int32), text, "=r,=r,r,n", convergent=True)
+
+
+@intrinsic
+def ldmatrix_x4(typing_context, address, offset):
+    """Four 8x8 matrices; lanes 8j..8j+7 give the row addresses of matrix j."""
+    text = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0, $1, $2, $3}, [$4+$5];"
+    return fixed(QUAD, (WORD, types.int32), text, "=r,=r,=r,=r,r,n", convergent=True)
+
+
+@intrinsic
+def ldmatrix_x2_trans(typing_context, address, offset):
+    """Two 8x8 matrices, transposed."""
+    text = "ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {$0, $1}, [$2+$3];"
+    return fixed(PAIR, (WORD, types.int32), text, "=r,=r,r,n", convergent=True)
+
+
+@intrinsic
+def ldmatrix_x4_trans(typing_context, address, offset):
+    """Four 8x8 matrices, transposed."""
+    text = "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {$0, $1, $2, $3}, [$4+$5];"
+    return fixed(QUAD, (WORD, types.int32), text, "=r,=r,=r,=r,r,n", convergent=True)
+
+
+def mma(in_format: str, shape: str, a_registers: int, b_registers: int) -> Any:
+    """An intrinsic that multiplies every A fragment with every B fragment.
+
+    acc: 4*p*q float32, a: p * `a_registers` words, b: q * `b_registers` words -> new acc; the four values that start at
+    acc[4*(i*q + j)] gain A fragment i x B fragment j.
+    """
+
+    def multiply(typing_context, acc, a, b):
+        rows, columns = a.count // a_registers, b.count // b_registers
+        if (4 * rows * columns, a_registers * rows, b_registers * columns) != (acc.count, a.count, b.count):
+            return None
+        text = f"mma.sync.aligned.{shape}.row.col.f32.{in_format}.{in_format}.f32 " + ", ".join(
+            "{" + ", ".join(f"${i}" for i in registers) + "}"
+            for registers in (
+                range(4),
+                range(4, 4 + a_registers),
+                range(4 + a_registers, 4 + a_registers + b_registers),
+                range(4 + a_registers + b_registers, 8 + a_registers + b_registers),
+            )
+        )
+        constraints = ",".join(["=f"] * 4 + ["r"] * (a_registers + b_registers) + ["f"] * 4)
+
+        def generate(context, builder, signature, args):
+            sums, left = unpack(builder, args[0], acc.count), unpack(builder, args[1], a.count)
+            right, out = unpack(builder, args[2], b.count), []
+            for i in range(rows):
+                for j in range(columns):
+                    at = 4 * (i * columns + j)
+                    operands = left[a_registers * i : a_registers * (i + 1)]
+                    operands = operands + right[b_registers * j : b_registers * (j + 1)] + sums[at : at + 4]
+                    out += emit(builder, [F32] * 4, text + ";", constraints, operands, pure=True, convergent=True)
+            return context.make_tuple(builder, signature.return_type, out)
+
+        return acc(acc, a, b), generate
+
+    multiply.__name__ = multiply.__qualname__ = f"mma_{shape}_{in_format}"
+    return intrinsic(multiply)
+
+
+mma_m16n8k16 = {kind: mma(kind, "m16n8k16", 4, 2) for kind in ("f16", "bf16")}
+"""in_format -> intrinsic(acc, a, b): D = A[16,16] x B[16,8] + C on Tensor Cores, float32 accumulators."""
+
+
+@intrinsic
+def zeros(typing_context, count):
+    """A tuple of `count` (a constant) float32 zeros: empty accumulators."""
+    if not isinstance(count, types.IntegerLiteral):
+        raise errors.RequireLiteralValue("zeros: the count must be a constant")
+    kind = types.UniTuple(types.float32, count.literal_value)
+
+    def generate(context, builder, signature, args):
+        return context.make_tuple(builder, kind, [ir.Constant(F32, 0.0)] * kind.count)
+
+    return kind(count), generate
+
+
+@intrinsic
+def popc(typing_context, value):
+    """Number of set bits."""
+    return fixed(WORD, (WORD,), "popc.b32 $0, $1;", "=r,r", pure=True)
+
+
+@intrinsic
+def prmt(typing_context, low, high, selector):
+    """Byte permutation: nibble i of `selector` picks the byte of high:low that becomes byte i."""
+    return fixed(WORD, (WORD, WORD, WORD), "prmt.b32 $0, $1, $2, $3;", "=r,r,r,r", pure=True)
+
+
+def narrow(name: str, text: str) -> Any:
+    """An intrinsic that rounds two float32 to 16-bit formats: first argument in the low half, second in the high half."""
+
+    def pack(typing_context, low, high):
+        return fixed(WORD, (types.float32, types.float32), text, "=r,f,f", pure=True)
+
+    pack.__name__ = pack.__qualname__ = name
+    return intrinsic(pack)
+
+
+pack_halves = {
+    "f16": narrow("pack_f16", "cvt.rn.f16x2.f32 $0, $2, $1;"),
+    "bf16": narrow("pack_bf16", "cvt.rn.bf16x2.f32 $0, $2, $1;"),
+}
+"""format -> intrinsic(low, high): one word of two values rounded to nearest, ties to even."""
