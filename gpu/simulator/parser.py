@@ -363,7 +363,7 @@ class _Body:
     def __init__(self, module: _Module, function: Tree[Token]) -> None:
         self.module, self.function = module, function
         self.scope = _Scope(module.scope)
-        self.frames = {"param": _Frame(), "local": _Frame(), "shared": _Frame(module.frames["shared"].size)}
+        self.frames = {"param": _Frame(), "local": _Frame(), "shared": _Frame(-(-module.frames["shared"].size // 16) * 16)}
         self.registers: list[Register] = []
         self.variables: list[Variable] = []
         self.pending: list[tuple[_Statement, _Scope, Location | None]] = []

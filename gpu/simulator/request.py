@@ -89,8 +89,8 @@ class Request:
 class Hazard:
     """First occurrence and number of lane events of one (kind, instruction, other) triple.
 
-    `instruction` and `other` are indices into `Kernel.instructions` of the kernel (or, with `function`, of the called
-    function); `block` and `thread` are linear indices, x fastest.
+    `instruction` and `other` are indices into the instructions of the kernel followed by those of its functions, in
+    the order of `layout.Layout.functions`; `block` and `thread` are linear indices, x fastest.
     """
 
     kind: HazardKind
@@ -102,14 +102,13 @@ class Hazard:
     size: int | None
     detail: str
     count: int = 1
-    function: str = ""
 
 
 @dataclass(slots=True)
 class Outcome:
     """What an engine observed.  Arrays have one int64 entry per instruction of the kernel.
 
-    Instructions of called functions are appended after the kernel's own, in the order of `functions`.
+    Instructions of called functions are appended after the kernel's own, in the order of `layout.Layout.functions`.
     """
 
     executions: NDArray[np.int64]
@@ -120,4 +119,3 @@ class Outcome:
     printed: str = ""
     translate_seconds: float = 0.0
     execute_seconds: float = 0.0
-    functions: tuple[str, ...] = ()
