@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,13 +33,13 @@ class FormatError(ValueError):
 def replace_file(path: str | Path, write_to: Callable[[BinaryIO], None]) -> None:
     """Write a temporary file beside `path`, then rename it: readers see the old file or the whole new one."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             write_to(file)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
