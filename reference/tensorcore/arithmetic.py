@@ -135,9 +135,15 @@ class Operand:
         return Operand(self.values[index], self.exponents[index])
 
 
+def _exponents(values: Floats, fmt: Format) -> NDArray[np.int32]:
+    """Unnormalised exponents, 0 for infinity and NaN (for which frexp's is unspecified)."""
+    normal = np.where(np.isfinite(values), np.frexp(values)[1] - 1, 0)
+    return np.maximum(normal, fmt.min_exponent)
+
+
 def operand(values: Floats, fmt: Format) -> Operand:
     """Pair float64 values that `fmt` can hold with the exponents hardware gives them."""
-    exponents = np.maximum(np.frexp(values)[1] - 1, fmt.min_exponent)
+    exponents = _exponents(values, fmt)
     return Operand(values, np.where(values == 0, ZERO_EXPONENT, exponents).astype(np.int16))
 
 
@@ -184,7 +190,7 @@ def encode(values: Floats, fmt: str) -> Bits:
 def _finish(values: Floats, kept: int, out_format: str) -> Floats:
     """Step 5: round the exact sum to the output format; results stay in float64."""
     fmt = FORMATS[out_format]
-    exponents = np.maximum(np.frexp(values)[1] - 1, fmt.min_exponent)
+    exponents = _exponents(values, fmt)
     if out_format == "f16":
         unit = np.ldexp(1.0, exponents - fmt.fraction)
         rounded = np.rint(values / unit) * unit
