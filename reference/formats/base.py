@@ -41,11 +41,12 @@ def from_bits(bits: NDArray[np.uint16], dtype: str) -> NDArray[Any]:
 class SparseFormat(ABC):
     """A compressed matrix of `shape` (M, K) whose elements are `dtype` ("f16" or "bf16").
 
-    `arrays` names the fields that a kernel reads; `nbytes` is their size and `save` writes them.
+    `arrays` names the fields that a kernel reads, with the types they may have; `nbytes` is their size and `save`
+    writes them.
     """
 
     version: ClassVar[int] = 1
-    arrays: ClassVar[dict[str, type[np.generic]]] = {}
+    arrays: ClassVar[dict[str, tuple[type[np.generic], ...]]] = {}
 
     shape: tuple[int, int]
     dtype: str
@@ -112,17 +113,22 @@ class SparseFormat(ABC):
             raise FormatError(f"{name}.shape: {self.shape} is not (M, K) with 1 <= M, K < 2**31")
         if self.dtype not in DTYPES:
             raise FormatError(f"{name}.dtype: {self.dtype!r} is not one of {', '.join(DTYPES)}")
-        for field, kind in self.arrays.items():
+        for field, kinds in self.arrays.items():
             array = getattr(self, field)
-            if not isinstance(array, np.ndarray) or array.dtype != kind or array.ndim != 1:
+            if not isinstance(array, np.ndarray) or array.dtype not in kinds or array.ndim != 1:
                 found = f"{array.dtype}, rank {array.ndim}" if isinstance(array, np.ndarray) else type(array).__name__
-                raise FormatError(f"{name}.{field}: wants {np.dtype(kind).name}, rank 1, not {found}")
+                wanted = " or ".join(np.dtype(kind).name for kind in kinds)
+                raise FormatError(f"{name}.{field}: wants {wanted}, rank 1, not {found}")
+
+    def _check_size(self, field: str, wanted: int, why: str) -> None:
+        found = getattr(self, field).size
+        if found != wanted:
+            raise FormatError(f"{type(self).__name__}.{field}: {found} entries, {why} wants {wanted}")
 
     def _check_offsets(self, field: str, entries: int, most: int) -> None:
         """An offsets array starts at 0, never falls, rises by at most `most`, and has `entries` entries."""
         name, offsets = type(self).__name__, getattr(self, field)
-        if offsets.size != entries:
-            raise FormatError(f"{name}.{field}: {offsets.size} entries, the shape {self.shape} wants {entries}")
+        self._check_size(field, entries, f"the shape {self.shape}")
         if offsets[0] != 0:
             raise FormatError(f"{name}.{field}[0]: {offsets[0]}, must be 0")
         steps = np.diff(offsets.astype(np.int64))

@@ -40,7 +40,7 @@ class TiledCSL(SparseFormat):
     True
     """
 
-    arrays: ClassVar[dict[str, type[np.generic]]] = {"tile_offsets": np.int32, "items": np.uint32}
+    arrays: ClassVar[dict[str, tuple[type[np.generic], ...]]] = {"tile_offsets": (np.int32,), "items": (np.uint32,)}
 
     tile_offsets: NDArray[np.int32]
     items: NDArray[np.uint32]
@@ -76,10 +76,7 @@ class TiledCSL(SparseFormat):
         self._check_fields()
         down, across = _tile_grid(self.shape)
         self._check_offsets("tile_offsets", down * across + 1, TILE // 4)
-        if self.items.size != 4 * int(self.tile_offsets[-1]):
-            raise FormatError(
-                f"TiledCSL.items: {self.items.size} items, tile_offsets[-1] wants {4 * int(self.tile_offsets[-1])}"
-            )
+        self._check_size("items", 4 * int(self.tile_offsets[-1]), "tile_offsets[-1]")
         tile, location = self._tile_of_item(), (self.items >> 16).astype(np.int64)
         if (at := first(location >= TILE)) is not None:
             raise FormatError(f"TiledCSL.items[{at}]: location {location[at]} in tile {tile[at]} of {TILE} places")
