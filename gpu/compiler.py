@@ -6,9 +6,11 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypedDict
 
 ARCHES = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_120")
@@ -42,6 +44,19 @@ def entries(ptx: str) -> list[str]:
     return re.findall(r"\.entry\s+([\w$.]+)", ptx)
 
 
+@contextmanager
+def device_functions_for(cc: tuple[int, int]) -> Iterator[None]:
+    """Let Numba compile device functions without a GPU: it asks the current device only for its compute capability."""
+    from numba.cuda import dispatcher
+
+    asked = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=cc)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = asked
+
+
 def numba(
     f: Callable[..., Any], signature: Any, arch: str = "sm_80", *, name: str | None = None, launch_bounds: Any = None
 ) -> str:
@@ -52,14 +67,114 @@ def numba(
     (threads, blocks per SM).  Raises CompileError with the compiler's reason.
     """
     from numba import cuda
+    from numba.core.errors import NumbaError as CoreError
     from numba.cuda.core.errors import NumbaError
 
     function = getattr(f, "py_func", f)
+    cc = capability(arch)
     try:
-        ptx, _ = cuda.compile(
-            function, signature, device=False, abi="numba", lineinfo=True, cc=capability(arch), launch_bounds=launch_bounds
-        )
-    except NumbaError as error:
+        with device_functions_for(cc):
+            ptx, _ = cuda.compile(
+                function, signature, device=False, abi="numba", lineinfo=True, cc=cc, launch_bounds=launch_bounds
+            )
+    except (NumbaError, CoreError) as error:
         reason = " ".join(str(error).split())
         raise CompileError(f"{function.__name__}: Numba cannot compile it: {reason[:400]}") from error
     return str(ptx).replace(entries(ptx)[0], name or function.__name__)
+
+
+def cuda(source: str, arch: str = "sm_80", *options: str) -> str:
+    """PTX of CUDA C++ source through NVRTC.  Raises CompileError with the first error line."""
+    from cuda.bindings import nvrtc
+
+    def call(result: tuple[Any, ...]) -> Any:
+        if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise CompileError(f"NVRTC: {result[0].name}")
+        return result[1] if len(result) == 2 else result[1:]
+
+    major, minor = capability(arch)
+    program = call(nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", 0, [], []))
+    try:
+        flags = [f"--gpu-architecture=compute_{major}{minor}".encode(), b"-lineinfo", *(o.encode() for o in options)]
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(flags), flags)
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            log = bytearray(call(nvrtc.nvrtcGetProgramLogSize(program)))
+            nvrtc.nvrtcGetProgramLog(program, log)
+            lines = log.decode(errors="replace").strip("\0").splitlines()
+            raise CompileError(f"CUDA C++: {next((s for s in lines if 'error' in s), status.name)}")
+        text = bytearray(call(nvrtc.nvrtcGetPTXSize(program)))
+        nvrtc.nvrtcGetPTX(program, text)
+        return text.decode().strip("\0")
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def cubin(ptx: str, arch: str = "sm_80") -> tuple[bytes, str]:
+    """Machine code of a PTX module and the linker's information log, through nvJitLink.  Raises CompileError."""
+    from cuda.bindings import nvjitlink
+
+    capability(arch)
+    options = [f"-arch={arch}", "-verbose"]
+    handle = nvjitlink.create(len(options), options)
+    try:
+        try:
+            text = ptx.encode()
+            nvjitlink.add_data(handle, nvjitlink.InputType.PTX, text, len(text), "kernel.ptx")
+            nvjitlink.complete(handle)
+        except nvjitlink.nvJitLinkError as error:
+            log = bytearray(nvjitlink.get_error_log_size(handle))
+            nvjitlink.get_error_log(handle, log)
+            lines = log.decode(errors="replace").strip("\0").strip().splitlines()
+            raise CompileError(f"PTX for {arch}: {lines[0] if lines else error}") from None
+        code = bytearray(nvjitlink.get_linked_cubin_size(handle))
+        nvjitlink.get_linked_cubin(handle, code)
+        log = bytearray(nvjitlink.get_info_log_size(handle))
+        nvjitlink.get_info_log(handle, log)
+        return bytes(code), log.decode(errors="replace").strip("\0")
+    finally:
+        nvjitlink.destroy(handle)
+
+
+def disassembler() -> str:
+    """Path of nvdisasm: the program of the PyPI package nvidia-cuda-nvdisasm, else one on the PATH."""
+    try:
+        for file in metadata.files("nvidia-cuda-nvdisasm") or []:
+            if file.stem == "nvdisasm" and file.suffix in ("", ".exe") and Path(str(file.locate())).is_file():
+                return str(file.locate())
+    except metadata.PackageNotFoundError:
+        pass
+    found = shutil.which("nvdisasm")
+    if found is None:
+        raise CompileError("nvdisasm is missing: pip install nvidia-cuda-nvdisasm")
+    return found
+
+
+def sass(code: bytes) -> str:
+    """SASS listing of a cubin."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        done = subprocess.run([disassembler(), "-c", file.name], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CompileError(f"nvdisasm: {(done.stderr or done.stdout).strip().splitlines()[:1]}")
+    return done.stdout
+
+
+def resources(ptx: str, arch: str = "sm_80") -> Resources:
+    """Registers per thread, static shared bytes, stack bytes, spilled bytes and SASS of a module's first kernel.
+
+    Machine code is made for `arch` by nvJitLink.  Raises CompileError.
+    """
+    code, log = cubin(ptx, arch)
+
+    def number(pattern: str) -> int:
+        found = re.search(pattern, log)
+        return int(found[1]) if found else 0
+
+    return {
+        "registers": number(r"[Uu]sed (\d+) registers"),
+        "shared_bytes": number(r"(\d+) bytes smem"),
+        "stack_bytes": number(r"(\d+) bytes stack frame"),
+        "spill_bytes": number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads"),
+        "sass": sass(code),
+    }

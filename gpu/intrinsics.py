@@ -20,7 +20,7 @@ from numba.cuda import types
 from numba.cuda.core import errors
 from numba.cuda.extending import intrinsic
 
-U32, U64, F32, I32 = ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.IntType(32)
+U32, U64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 MEMORY = "~{memory}"
 
 
@@ -115,8 +115,7 @@ def load_shared_x4(typing_context, address, offset):
 @intrinsic
 def store_shared_half(typing_context, address, offset, value):
     """The low 16 bits of `value` to a 2-byte aligned shared address."""
-    text = "{ .reg .b16 %low; cvt.u16.u32 %low, $2; st.shared.b16 [$0+$1], %low; }"
-    return fixed(types.void, (WORD, types.int32, WORD), text, "r,n,r")
+    return fixed(types.void, (WORD, types.int32, WORD), "st.shared.b16 [$0+$1], $2;", "r,n,r")
 
 
 @intrinsic
@@ -153,15 +152,13 @@ def load_global_x4(typing_context, address, offset):
 @intrinsic
 def load_global_half(typing_context, address, offset):
     """One 16-bit element, zero-extended, from global memory that the kernel never writes."""
-    text = "{ .reg .b16 %low; ld.global.nc.b16 %low, [$1+$2]; cvt.u32.u16 $0, %low; }"
-    return fixed(WORD, (WIDE, types.int32), text, "=r,l,n")
+    return fixed(WORD, (WIDE, types.int32), "ld.global.nc.u16 $0, [$1+$2];", "=r,l,n")
 
 
 @intrinsic
 def store_global_half(typing_context, address, offset, value):
     """The low 16 bits of `value` to a 2-byte aligned global address."""
-    text = "{ .reg .b16 %low; cvt.u16.u32 %low, $2; st.global.b16 [$0+$1], %low; }"
-    return fixed(types.void, (WIDE, types.int32, WORD), text, "l,n,r")
+    return fixed(types.void, (WIDE, types.int32, WORD), "st.global.b16 [$0+$1], $2;", "l,n,r")
 
 
 @intrinsic
@@ -180,6 +177,13 @@ def store_global_f32(typing_context, address, offset, value):
 def load_global_f32(typing_context, address, offset):
     """One float32 from global memory that the kernel never writes."""
     return fixed(types.float32, (WIDE, types.int32), "ld.global.nc.f32 $0, [$1+$2];", "=f,l,n")
+
+
+@intrinsic
+def load_global_x4_f32(typing_context, address, offset):
+    """Four float32 from a 16-byte aligned global address."""
+    kind = types.UniTuple(types.float32, 4)
+    return fixed(kind, (WIDE, types.int32), "ld.global.v4.f32 {$0, $1, $2, $3}, [$4+$5];", "=f,=f,=f,=f,l,n")
 
 
 @intrinsic
@@ -306,15 +310,31 @@ mma_m16n8k16 = {kind: mma(kind, "m16n8k16", 4, 2) for kind in ("f16", "bf16")}
 """in_format -> intrinsic(acc, a, b): D = A[16,16] x B[16,8] + C on Tensor Cores, float32 accumulators."""
 
 
+def constant(name: str, kind: Any) -> int:
+    """The value of an argument that must be a compile-time constant."""
+    if not isinstance(kind, types.IntegerLiteral):
+        raise errors.RequireLiteralValue(f"{name} must be a constant")
+    return int(kind.literal_value)
+
+
 @intrinsic
 def zeros(typing_context, count):
     """A tuple of `count` (a constant) float32 zeros: empty accumulators."""
-    if not isinstance(count, types.IntegerLiteral):
-        raise errors.RequireLiteralValue("zeros: the count must be a constant")
-    kind = types.UniTuple(types.float32, count.literal_value)
+    kind = types.UniTuple(types.float32, constant("count", count))
 
     def generate(context, builder, signature, args):
         return context.make_tuple(builder, kind, [ir.Constant(F32, 0.0)] * kind.count)
+
+    return kind(count), generate
+
+
+@intrinsic
+def zero_words(typing_context, count):
+    """A tuple of `count` (a constant) zero words."""
+    kind = types.UniTuple(WORD, constant("count", count))
+
+    def generate(context, builder, signature, args):
+        return context.make_tuple(builder, kind, [ir.Constant(U32, 0)] * kind.count)
 
     return kind(count), generate
 

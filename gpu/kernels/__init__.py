@@ -44,17 +44,3 @@ def get(name: str) -> Kernel:
     if name not in known:
         raise ValueError(f"unknown kernel {name!r}: known are {', '.join(names())}")
     return known[name]
-
-
-def check_operand(shape: tuple[int, int], dtype: str, b: NDArray[np.generic]) -> None:
-    """Raise ValueError with one line unless b[K, N] fits weights[M, K] of that dtype."""
-    expected = {"f16": np.float16, "bf16": np.uint16}[dtype]
-    if b.ndim != 2:
-        raise ValueError(f"B must be a matrix [K, N], got {b.ndim} dimensions: reshape it")
-    if b.dtype != expected:
-        word = "uint16 bit patterns" if dtype == "bf16" else "float16"
-        raise ValueError(f"B must be {word} like the {dtype} weights, got {b.dtype}: convert it")
-    if b.shape[0] != shape[1]:
-        raise ValueError(f"B has {b.shape[0]} rows but the weights {shape[0]} x {shape[1]} need K = {shape[1]}")
-    if b.shape[1] < 1:
-        raise ValueError("B has no columns: N must be at least 1")

@@ -1,4 +1,16 @@
-"""Load as sparse, compute as dense: tiled-CSL weights, dense tiles rebuilt in shared memory, Tensor Cores."""
+"""Load as sparse, compute as dense (LSCD): the Flash-LLM kernel.
+
+Tiled-CSL weights cross DRAM compressed; each tile of 128 x 64 is rebuilt dense in shared memory and multiplied by Tensor
+Cores.  Four warps own 32 rows each.  Two shared buffers: while the Tensor Cores work on tile t, the items of tile t+1
+travel into registers, B's tile t+1 comes by cp.async and the other A buffer is filled with zeros; after a barrier the
+items are scattered into it.  A tile may hold any number of items: those beyond the staged registers follow in a loop.
+K is split over blocks; float32 partials are added by a second kernel in ascending order.
+
+Where it differs from the authors' kernel: tiles of 128 rows for every N (theirs 256 for N <= 32), panels of 8 columns for
+B, float32 partials (theirs float16), and no limit on M, N, K or the items of a tile.
+
+Source: Xia et al., Flash-LLM, VLDB 2024 (arXiv 2309.10285), section 4.
+"""
 
 from __future__ import annotations
 
@@ -12,70 +24,118 @@ from numpy.typing import NDArray
 
 from loadsparse.gpu import compiler
 from loadsparse.gpu.intrinsics import (
-    barrier, ldmatrix_x2_trans, ldmatrix_x4, load_global, load_global_x4, mma_m16n8k16, pack_halves, shared_base,
-    store_global_half, store_shared_half, store_shared_x4, load_global_half, zeros,
+    barrier,
+    cp_async_commit,
+    cp_async_wait,
+    load_global,
+    load_global_x4,
+    mma_m16n8k16,
+    shared_base,
+    zero_words,
+    zeros,
+)
+from loadsparse.gpu.kernels import parts
+from loadsparse.gpu.kernels.blocks import (
+    clear_shared,
+    load_panels,
+    load_rows,
+    load_while,
+    scatter_items,
+    store_partials,
+    store_rounded,
 )
 from loadsparse.gpu.launch import Launch, Step
 from loadsparse.reference.formats import TiledCSL
 
+TILE_M, TILE_K, THREADS = 128, 64, 128
+A_BYTES = TILE_M * TILE_K * 2
+STAGED = 4  # vectors of 4 items that a thread keeps in registers: 2048 items of a tile
+
 
 @cache
-def compiled(dtype: str, arch: str) -> str:
-    """PTX for one 128-row strip and 8 columns per warp."""
-    mma, pack = mma_m16n8k16[dtype], pack_halves[dtype]
+def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str) -> str:
+    """PTX for 8*panels columns per block.
+
+    direct: round and store C; otherwise store float32 partials.  n_width: see parts.copy_width.  paired: N is even.
+    """
+    mma, store = mma_m16n8k16[dtype], store_rounded[dtype]
+    copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS)
+    b_bytes, even = TILE_K * panels * 16, int(paired)
+    acc_count, staged_words = 2 * 4 * panels, 4 * STAGED
+    vector_pitch, clears = THREADS * 16, A_BYTES // (THREADS * 16)
 
     def lscd(tile_offsets, items, b, c, m, n, k):
-        # Shared memory: A tile 128 x 64 (16 KB, swizzled), B tile 64 x 8 (1 KB).
-        lane = uint32(cuda.threadIdx.x)
-        strip, column = uint32(cuda.blockIdx.x), uint32(cuda.blockIdx.y) * uint32(8)
-        tiles = (k + uint32(63)) >> uint32(6)
-        a_tile = shared_base()
-        b_tile = a_tile + uint32(128 * 64 * 2)
-        a_row = a_tile + (lane & uint32(15)) * uint32(128) + (((lane >> uint32(4)) ^ (lane & uint32(7))) << uint32(4))
-        zero = uint32(0)
-        acc = zeros(32)
-        for tile in range(uint32(0), tiles):
-            barrier()
-            for i in range(32):
-                store_shared_x4(a_tile + lane * uint32(16), i * 512, (zero, zero, zero, zero))
-            for i in range(16):
-                index = lane + uint32(i * 32)
-                row, col = (tile << uint32(6)) + (index >> uint32(3)), column + (index & uint32(7))
-                value = uint32(0)
-                if row < k and col < n:
-                    value = load_global_half(b + uint64(row * n + col) * uint64(2), 0)
-                store_shared_half(b_tile + index * uint32(2), 0, value)
-            barrier()
-            at = tile_offsets + uint64(strip * tiles + tile) * uint64(4)
-            vector, stop = load_global(at, 0) + lane, load_global(at, 4)
+        thread = uint32(cuda.threadIdx.x)
+        lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
+        strip, column = uint32(cuda.blockIdx.x), uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
+        part, parts_ = uint32(cuda.blockIdx.z), uint32(cuda.gridDim.z)
+        tiles = uint32(uint32(k + uint32(63)) >> uint32(6))
+        first = uint32(uint32(part * tiles) // parts_)
+        last = uint32(uint32(uint32(part + uint32(1)) * tiles) // parts_)
+        a_base = shared_base()
+        b_base = uint32(a_base + uint32(2 * A_BYTES))
+        # ldmatrix address of this lane: row lane%16 of the warp's first row tile, 16-byte chunk lane/16, swizzled
+        row_at = uint32(warp * uint32(4096) + uint32(lane & uint32(15)) * uint32(128))
+        row_at = uint32(row_at + uint32(uint32(uint32(lane >> uint32(4)) ^ uint32(lane & uint32(7))) << uint32(4)))
+        offsets = tile_offsets + (uint64(strip) * uint64(tiles) + uint64(first)) * uint64(4)
+        start = load_global(offsets, 0)
+        staged = zero_words(staged_words)
+        acc = zeros(acc_count)
+        stop, vector = start, start
+        step = first
+        while True:
+            other = uint32(uint32(step) & uint32(1))  # buffer of tile `step`; tile step-1 is in the other one
+            a_next = uint32(a_base + uint32(other * uint32(A_BYTES)))
+            a_now = uint32(a_base + uint32(uint32(other ^ uint32(1)) * uint32(A_BYTES)))
+            if step < last:
+                offsets += uint64(4)
+                stop = load_global(offsets, 0)
+                vector = uint32(start + thread)
+                at = items + uint64(vector) * uint64(16)
+                staged = load_while(at, STAGED, vector_pitch, uint32(stop - vector))
+                copy_b(uint32(b_base + uint32(other * uint32(b_bytes))), b, thread, uint32(step * uint32(64)), column, n, k)
+                cp_async_commit()
+                clear_shared(uint32(a_next + thread * uint32(16)), clears, vector_pitch)
+            if step > first:
+                b_now = uint32(b_base + uint32(uint32(other ^ uint32(1)) * uint32(b_bytes)) + uint32(lane * uint32(16)))
+                a_row = uint32(a_now + row_at)
+                for half in range(2):
+                    b_first, b_second = load_panels(b_now, half * 512, panels, 1024)
+                    acc = mma(acc, load_rows(uint32(a_row ^ uint32(half * 64)), 0, 2, 2048), b_first)
+                    acc = mma(acc, load_rows(uint32(a_row ^ uint32(half * 64 + 32)), 0, 2, 2048), b_second)
+            if step == last:
+                break
+            barrier()  # zeros are in place
+            scatter_items(a_next, staged, THREADS, uint32(stop - vector))
+            vector = uint32(vector + uint32(STAGED * THREADS))
             while vector < stop:
-                for item in load_global_x4(items + uint64(vector) * uint64(16), 0):
-                    store_shared_half(a_tile + ((item >> uint32(16)) << uint32(1)), 0, item)
-                vector += uint32(32)
-            barrier()
-            for kk in range(4):
-                right = ldmatrix_x2_trans(b_tile + (lane & uint32(15)) * uint32(16), kk * 256)
-                row = a_row ^ uint32(kk * 32)
-                left = ldmatrix_x4(row, 0) + ldmatrix_x4(row, 2048) + ldmatrix_x4(row, 4096) + ldmatrix_x4(row, 6144)
-                left = left + ldmatrix_x4(row, 8192) + ldmatrix_x4(row, 10240)
-                acc = mma(acc, left + ldmatrix_x4(row, 12288) + ldmatrix_x4(row, 14336), right)
-        for i in range(8):
-            for half in range(2):
-                row = (strip << uint32(7)) + uint32(i * 16 + half * 8) + (lane >> uint32(2))
-                col = column + (lane & uint32(3)) * uint32(2)
-                pair = pack(acc[4 * i + 2 * half], acc[4 * i + 2 * half + 1])
-                at = c + uint64(row * n + col) * uint64(2)
-                if row < m and col < n:
-                    store_global_half(at, 0, pair)
-                if row < m and col + uint32(1) < n:
-                    store_global_half(at, 2, pair >> uint32(16))
+                scatter_items(a_next, load_global_x4(items + uint64(vector) * uint64(16), 0), THREADS, uint32(1))
+                vector = uint32(vector + uint32(THREADS))
+            start = stop
+            cp_async_wait(0)
+            barrier()  # tile `step` is complete
+            step = uint32(step + uint32(1))
 
-    return compiler.numba(lscd, "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32)", arch)
+        row = uint32(strip * uint32(TILE_M) + warp * uint32(32) + uint32(lane >> uint32(2)))
+        col = uint32(uint32(lane & uint32(3)) * uint32(2))
+        if direct:
+            across = uint32(column + col)
+            to = c + (uint64(row) * uint64(n) + uint64(across)) * uint64(2)
+            rows_left = uint32(m - row) if row < m else uint32(0)
+            columns_left = uint32(n - across) if across < n else uint32(0)
+            store(to, acc, panels, even, rows_left, columns_left, uint32(n * uint32(2)))
+        else:
+            block = uint64(part * uint32(cuda.gridDim.y) + uint32(cuda.blockIdx.y))
+            down = block * uint64(uint32(cuda.gridDim.x) * uint32(TILE_M)) + uint64(row)
+            store_partials(c + (down * uint64(8 * panels) + uint64(col)) * uint64(4), acc, panels)
+
+    signature = "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32)"
+    return compiler.numba(lscd, signature, arch, launch_bounds=THREADS)
 
 
 @dataclass(frozen=True)
 class Lscd:
-    """The Flash-LLM kernel (Xia et al., VLDB 2024)."""
+    """The LSCD kernel: any M, N, K >= 1, any density of any tile, float16 and bfloat16, sm_80 and newer."""
 
     name: str = "lscd"
 
@@ -84,18 +144,12 @@ class Lscd:
         return TiledCSL.encode(a, dtype)
 
     def plan(self, encoded: TiledCSL, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
-        """The launch that computes C = A x B."""
-        m, k = encoded.shape
-        n = b.shape[1]
-        c = np.zeros((m, n), b.dtype)
-        return Launch(
-            steps=(
-                Step(
-                    compiled(encoded.dtype, arch), "lscd", ((m + 127) // 128, (n + 7) // 8, 1), (32, 1, 1), 17 * 1024,
-                    ("tile_offsets", "items", "b", "c", np.uint32(m), np.uint32(n), np.uint32(k)),
-                ),
-            ),
-            buffers={"tile_offsets": encoded.tile_offsets, "items": encoded.items, "b": b, "c": c},
-            output="c", shape=(m, n, k), arch=arch, kernel=self.name, splits=((0, k),), semantics="dense",
-            in_format=encoded.dtype,
+        """The launch that computes C = A x B for B[K, N] of the weights' dtype.
+
+        `split_k` divides K over that many blocks (None: chosen from the multiprocessors of `arch`).  Raises ValueError.
+        """
+        return parts.plan_tiles(
+            self.name, encoded, b, arch, split_k, compiled=compiled, weights=("tile_offsets", "items"),
+            tile_m=TILE_M, tile_k=TILE_K, threads=THREADS, resident=3,
+            shared_bytes=lambda panels: 2 * (A_BYTES + TILE_K * panels * 16),
         )

@@ -1,0 +1,225 @@
+"""What the Tensor Core kernels share: B tiles, the reduction of split K, the split itself.
+
+A B tile is K rows x N columns kept as 8-column panels: panel j holds its rows one after the other, 16 bytes each.  Eight
+rows of a panel are 128 consecutive bytes, so cp.async writes and ldmatrix reads have no bank conflict without a swizzle,
+and every ldmatrix address is the lane's own plus a constant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import cuda, uint32, uint64
+from numpy.typing import NDArray
+
+from loadsparse.gpu import compiler
+from loadsparse.gpu.intrinsics import (
+    cp_async_4,
+    cp_async_8,
+    cp_async_16,
+    load_global_half,
+    load_global_x4_f32,
+    pack_halves,
+    store_global,
+    store_global_half,
+    store_shared_half,
+)
+from loadsparse.gpu.launch import Launch, Step
+
+SM_COUNT = {"sm_75": 40, "sm_80": 108, "sm_86": 84, "sm_87": 16, "sm_89": 128, "sm_90": 132, "sm_100": 148, "sm_120": 170}
+"""Multiprocessors of the largest common GPU of an architecture (T4, A100, RTX 3090-class, Orin, RTX 4090, H100, B200, RTX 5090)."""
+
+
+def check_operand(shape: tuple[int, int], dtype: str, b: NDArray[np.generic]) -> None:
+    """Raise ValueError with one line unless b[K, N] fits weights[M, K] of that dtype."""
+    expected = {"f16": np.float16, "bf16": np.uint16}[dtype]
+    if b.ndim != 2:
+        raise ValueError(f"B must be a matrix [K, N], got {b.ndim} dimensions: reshape it")
+    if b.dtype != expected:
+        word = "uint16 bit patterns" if dtype == "bf16" else "float16"
+        raise ValueError(f"B must be {word} like the {dtype} weights, got {b.dtype}: convert it")
+    if b.shape[0] != shape[1]:
+        raise ValueError(f"B has {b.shape[0]} rows but the weights {shape[0]} x {shape[1]} need K = {shape[1]}")
+    if b.shape[1] < 1:
+        raise ValueError("B has no columns: N must be at least 1")
+
+
+def check_arch(arch: str) -> None:
+    """Raise ValueError unless the architecture has cp.async and m16n8k16, which these kernels use."""
+    if compiler.capability(arch) < (8, 0):
+        raise ValueError(f"architecture {arch} has no cp.async and no m16n8k16: the kernels need sm_80 or newer")
+
+
+def copy_width(n: int) -> int:
+    """Bytes that one copy of B may move: rows of N 16-bit elements start at multiples of it (16, 8, 4 or 2)."""
+    return math.gcd(2 * n, 16)
+
+
+def copy_tile(rows: int, panels: int, width: int, threads: int) -> Any:
+    """Device function that copies a B tile (rows x 8*panels) global -> shared, zeros outside of the matrix.
+
+    (shared, b, thread, row, column, n, k): the tile starts at element (row, column) of B[k, n].  The copies are
+    asynchronous except for odd N, whose elements are moved one by one.
+    """
+    lanes = 1 << (panels - 1).bit_length()  # panels that the threads cover side by side, a power of two
+    pass_rows = min(rows, threads // lanes)
+    passes = rows // pass_rows
+    active = pass_rows * lanes
+    copy = {16: cp_async_16, 8: cp_async_8, 4: cp_async_4}.get(width)
+    per_chunk, elements, shift = 16 // width, width // 2, (lanes - 1).bit_length()
+    everyone = active == threads and lanes == panels
+
+    if copy is None:
+
+        @cuda.jit(device=True, inline="always")
+        def tile(shared, b, thread, row, column, n, k):
+            panel = uint32((thread >> uint32(3)) & uint32(lanes - 1))
+            down = uint32(((thread >> uint32(3 + shift)) << uint32(3)) | (thread & uint32(7)))
+            if everyone or (panel < uint32(panels) and thread < uint32(active)):
+                for i in range(passes):
+                    at = uint32(down + uint32(i * pass_rows))
+                    here = uint32(row + at)
+                    for e in range(8):
+                        across = uint32(column + uint32(panel * uint32(8)) + uint32(e))
+                        value = uint32(0)
+                        if here < k and across < n:
+                            value = load_global_half(b + (uint64(here) * uint64(n) + uint64(across)) * uint64(2), 0)
+                        to = uint32(shared + uint32(uint32(panel * uint32(rows) + at) * uint32(16)) + uint32(2 * e))
+                        store_shared_half(to, 0, value)
+    else:
+
+        @cuda.jit(device=True, inline="always")
+        def tile(shared, b, thread, row, column, n, k):
+            panel = uint32((thread >> uint32(3)) & uint32(lanes - 1))
+            down = uint32(((thread >> uint32(3 + shift)) << uint32(3)) | (thread & uint32(7)))
+            to = uint32(shared + uint32(uint32(panel * uint32(rows) + down) * uint32(16)))
+            across = uint32(column + uint32(panel * uint32(8)))
+            here = uint32(row + down)
+            source = b + (uint64(here) * uint64(n) + uint64(across)) * uint64(2)
+            if everyone or (panel < uint32(panels) and thread < uint32(active)):
+                for i in range(passes):
+                    for part in range(per_chunk):
+                        size = uint32(0)
+                        if here < k and uint32(across + uint32(part * elements)) < n:
+                            size = uint32(width)
+                        copy(to, i * pass_rows * 16 + part * width, source, part * width, size)
+                    here = uint32(here + uint32(pass_rows))
+                    source += uint64(n) * uint64(2 * pass_rows)
+
+    return tile
+
+
+@cache
+def reduction(dtype: str, panels: int, splits: int, arch: str) -> str:
+    """PTX that adds `splits` float32 partials [splits, blocks_n, m_padded, 8*panels] in ascending order and rounds them to C[m, n]."""
+    pack, groups = pack_halves[dtype], 2 * panels
+
+    def reduce_splits(partials, c, m, n, padded):
+        index = uint32(uint32(cuda.blockIdx.x) * uint32(128) + uint32(cuda.threadIdx.x))
+        row, group = uint32(index // uint32(groups)), uint32(index % uint32(groups))
+        block = uint32(cuda.blockIdx.y)
+        column = uint32(block * uint32(8 * panels) + group * uint32(4))
+        if row < m and column < n:
+            at = partials + (uint64(block) * uint64(padded) * uint64(groups) + uint64(index)) * uint64(16)
+            slice_bytes = uint64(cuda.gridDim.y) * uint64(padded) * uint64(groups * 16)
+            a0, a1, a2, a3 = load_global_x4_f32(at, 0)
+            for _ in range(splits - 1):
+                at += slice_bytes
+                b0, b1, b2, b3 = load_global_x4_f32(at, 0)
+                a0, a1, a2, a3 = a0 + b0, a1 + b1, a2 + b2, a3 + b3
+            low, high = pack(a0, a1), pack(a2, a3)
+            to = c + (uint64(row) * uint64(n) + uint64(column)) * uint64(2)
+            if (n & uint32(1)) == uint32(0):
+                store_global(to, 0, low)
+                if uint32(column + uint32(2)) < n:
+                    store_global(to, 4, high)
+            else:
+                store_global_half(to, 0, low)
+                if uint32(column + uint32(1)) < n:
+                    store_global_half(to, 2, uint32(low >> uint32(16)))
+                if uint32(column + uint32(2)) < n:
+                    store_global_half(to, 4, high)
+                if uint32(column + uint32(3)) < n:
+                    store_global_half(to, 6, uint32(high >> uint32(16)))
+
+    signature = "void(uint64, uint64, uint32, uint32, uint32)"
+    return compiler.numba(reduce_splits, signature, arch, launch_bounds=128)
+
+
+def choose_split(blocks: int, tiles: int, arch: str, resident: int) -> int:
+    """Factor of K that fills the GPU: least (waves x tiles per block), where `resident` blocks share a multiprocessor.
+
+    A split costs one write and one read of its float32 partials; it counts as a quarter of a tile.
+    """
+    slots = SM_COUNT.get(arch, 108) * resident
+
+    def cost(splits: int) -> float:
+        return -(-blocks * splits // slots) * (-(-tiles // splits)) + 0.25 * splits
+
+    return min(range(1, min(tiles, 32) + 1), key=cost)
+
+
+def split_ranges(k: int, tile: int, splits: int) -> tuple[tuple[int, int], ...]:
+    """(start, stop) of each split in elements of k; split i takes tiles [i*T//S, (i+1)*T//S)."""
+    tiles = -(-k // tile)
+    edges = [i * tiles // splits * tile for i in range(splits + 1)]
+    return tuple((start, min(stop, k)) for start, stop in zip(edges, edges[1:], strict=False))
+
+
+def check_split(split_k: int | None, tiles: int) -> int | None:
+    """Clamp a requested factor to the number of K tiles.  Raises ValueError unless it is a positive integer."""
+    if split_k is None:
+        return None
+    if isinstance(split_k, bool) or not isinstance(split_k, (int, np.integer)) or split_k < 1:
+        raise ValueError(f"split_k must be a positive integer or None, got {split_k!r}")
+    return min(int(split_k), tiles)
+
+
+def plan_tiles(
+    name: str,
+    encoded: Any,
+    b: NDArray[Any],
+    arch: str,
+    split_k: int | None,
+    *,
+    compiled: Callable[..., str],
+    weights: tuple[str, ...],
+    tile_m: int,
+    tile_k: int,
+    threads: int,
+    resident: int,
+    shared_bytes: Callable[[int], int],
+) -> Launch:
+    """The launch of a kernel whose grid is (strips of tile_m rows, blocks of 8*panels columns, splits of K).
+
+    compiled(dtype, panels, copy width, direct, paired, arch) gives its PTX with the entry `name` and the parameters
+    (*weights, b, c, m, n, k); `weights` are array fields of `encoded`.
+    """
+    check_arch(arch)
+    check_operand(encoded.shape, encoded.dtype, b)
+    (m, k), n = encoded.shape, b.shape[1]
+    panels = min(-(-n // 8), 8)
+    strips, blocks, tiles = -(-m // tile_m), -(-n // (8 * panels)), -(-k // tile_k)
+    splits = check_split(split_k, tiles) or choose_split(strips * blocks, tiles, arch, resident)
+    direct = splits == 1
+    ptx = compiled(encoded.dtype, panels, copy_width(n), direct, n % 2 == 0, arch)
+    sizes = (np.uint32(m), np.uint32(n), np.uint32(k))
+    buffers = {field: getattr(encoded, field) for field in weights}
+    buffers |= {"b": np.ascontiguousarray(b), "c": np.zeros((m, n), b.dtype)}
+    target = "c" if direct else "partials"
+    grid = (strips, blocks, splits)
+    steps = [Step(ptx, name, grid, (threads, 1, 1), shared_bytes(panels), (*weights, "b", target, *sizes))]
+    if not direct:
+        buffers["partials"] = np.zeros((splits, blocks, strips * tile_m, 8 * panels), np.float32)
+        args = ("partials", "c", np.uint32(m), np.uint32(n), np.uint32(strips * tile_m))
+        grid = (-(-m * 2 * panels // 128), blocks, 1)
+        steps.append(Step(reduction(encoded.dtype, panels, splits, arch), "reduce_splits", grid, (128, 1, 1), 0, args))
+    return Launch(
+        steps=tuple(steps), buffers=buffers, output="c", shape=(m, n, k), arch=arch, kernel=name,
+        splits=split_ranges(k, tile_k, splits), semantics="dense", in_format=encoded.dtype,
+        workspace=() if direct else ("partials",),
+    )
