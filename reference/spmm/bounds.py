@@ -17,7 +17,7 @@ SEGMENT = 64  # k's between two looks at the exact prefix sum: a multiple of eve
 CHUNK = 1 << 22  # elements of A decoded at once
 F32_LIMIT = 2.0**128 * (1 - 2.0**-24)  # a float32 sum below this cannot overflow, however it is rounded
 LIMITS = {"f16": 65520.0, "bf16": 2.0**128 * (1 - 2.0**-9), "f32": F32_LIMIT}  # from here on, rounding gives infinity
-ROUNDING = {"f16": (2.0**-11, 2.0**-25), "bf16": (2.0**-9, 2.0**-134), "f32": (0.0, 0.0)}  # relative, absolute
+ROUNDING = {"f16": (2.0**-11, 2.0**-25), "bf16": (2.0**-8, 2.0**-134), "f32": (0.0, 0.0)}  # relative, absolute
 
 
 def dense64(a: Matrix, b: Matrix, *, rows: Any = None, in_format: str = "f16", semantics: str = "dense") -> Floats:
