@@ -1,0 +1,35 @@
+"""The `loadsparse` command: a thin skin; every command calls a function that a notebook can call.
+
+Nothing heavy is imported here, so that `--help` answers at once: each command imports what it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from loadsparse.cli import claims, verify, weights
+
+app = typer.Typer(
+    name="loadsparse",
+    help="Load sparse, compute dense, balance the load: verify Tensor Core kernels without a GPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("verify")(verify.command)
+app.command("claims")(claims.command)
+app.add_typer(weights.app, name="weights")
+
+
+def main() -> None:
+    """Entry point: exit 0 on success, 1 on a failed check, 2 on bad input with one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a pipe without UTF-8 must not end in a traceback
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""A user's kernel file in a process of its own, under limits of time and memory; only data comes back.
+
+This contains accidents (endless loops, run-away memory, a crash, output on stdout), not malice: the file runs with the
+rights of the user who names it, as any Python script does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from loadsparse.gpu.verify import handover
+from loadsparse.gpu.verify.errors import InputError
+from numpy.typing import NDArray
+
+TIME_LIMIT = 120.0
+"""Seconds the user's file may take for all of its inputs."""
+
+MEMORY_LIMIT = 8 * 2**30
+"""Bytes of address space of the child (Linux and macOS; Windows has no such limit)."""
+
+_START = "import sys; from pathlib import Path; from loadsparse.gpu.verify.child import serve; serve(Path(sys.argv[1]))"
+
+
+def _limit(memory: int, seconds: float) -> None:
+    """Applied by the child to itself before the user's code is imported; no core files."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for kind, value in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, int(seconds) + 1),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, handover.MAX_ARRAY + 2**20),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        try:
+            resource.setrlimit(kind, (value, hard))
+        except (ValueError, OSError):  # macOS refuses RLIMIT_AS
+            continue
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """`line N` of the innermost frame in the user's file."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    if isinstance(error, SyntaxError) and error.lineno:
+        lines.append(error.lineno)
+    return f"line {lines[-1]}: " if lines else ""
+
+
+def _one_line(error: BaseException, path: Path) -> str:
+    text = " ".join(str(error).split())[:400]
+    return f"{_where(error, path)}{type(error).__name__}: {text}" if not isinstance(error, InputError) else text
+
+
+def _load(path: Path, name: str) -> Any:
+    """The callable `name` of the user's file."""
+    spec = spec_from_file_location("submission", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path.name} is no Python file")
+    module = module_from_spec(spec)
+    sys.modules["submission"] = module
+    sys.path.insert(0, str(path.parent))
+    spec.loader.exec_module(module)
+    found = getattr(module, name, None)
+    if not callable(found):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise InputError(f"{path.name} has no function {name!r}; it has {', '.join(sorted(functions)) or 'none'}")
+    return found
+
+
+def serve(folder: Path) -> None:
+    """What the child does: one hand-over, or one line of error, per case."""
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    _limit(request["memory"], request["seconds"])
+    path = Path(request["path"])
+    found: Any = None
+    failure: str | None = None
+    try:
+        found = _load(path, request["name"])
+    except BaseException as error:  # the user's module may raise anything, SystemExit included
+        failure = _one_line(error, path)
+    for index, n in enumerate(request["columns"]):
+        target = folder / f"out{index}"
+        if failure is None:
+            try:
+                a = np.load(folder / f"a{index}.npy", allow_pickle=False)
+                handover.write(handover.check(found(a, n, request["arch"]), int(a.shape[1])), target)
+                continue
+            except BaseException as error:
+                failure = _one_line(error, path)
+        (target / "error.txt").write_text(failure, encoding="utf-8")
+        failure = failure if found is None else None
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the child and whatever it started."""
+    if hasattr(os, "killpg"):
+        import signal
+
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+
+
+def submissions(
+    path: str | os.PathLike[str],
+    name: str,
+    inputs: Sequence[tuple[NDArray[np.generic], int]],
+    arch: str,
+    *,
+    time_limit: float = TIME_LIMIT,
+    memory_limit: int = MEMORY_LIMIT,
+) -> list[handover.Handover]:
+    """What `name` of the file at `path` hands over for every (A, columns of B) of `inputs`.
+
+    Raises InputError with the user's line number when the file fails, exceeds a limit, or hands over no launch.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise InputError(f"{path}: no such file")
+    with tempfile.TemporaryDirectory(prefix="loadsparse-") as temporary:
+        folder = Path(temporary)
+        for index, (a, _) in enumerate(inputs):
+            np.save(folder / f"a{index}.npy", np.ascontiguousarray(a), allow_pickle=False)
+            (folder / f"out{index}").mkdir()
+        request = {
+            "path": str(file),
+            "name": name,
+            "arch": arch,
+            "columns": [n for _, n in inputs],
+            "memory": memory_limit,
+            "seconds": time_limit,
+        }
+        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START, str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        try:
+            code = process.wait(timeout=time_limit)
+        except subprocess.TimeoutExpired:
+            raise InputError(f"{file.name}:{name} took longer than {time_limit:g} s; raise --time-limit") from None
+        finally:
+            _stop(process)
+        results = []
+        for index, (a, n) in enumerate(inputs):
+            target = folder / f"out{index}"
+            where = f"{file.name}:{name} on A {a.shape[0]} x {a.shape[1]}, N = {n}"
+            error = target / "error.txt"
+            if error.is_file():
+                raise InputError(f"{where}: {error.read_text(encoding='utf-8')[:600]}")
+            if not (target / "launch.json").is_file():
+                reason = f"ended with signal {-code}" if code < 0 else f"ended with exit code {code}"
+                raise InputError(
+                    f"{where}: its process {reason} before it handed over a launch (memory or time limit?)"
+                )
+            try:
+                results.append(handover.read(target, int(a.shape[1])))
+            except InputError as problem:
+                raise InputError(f"{where}: {problem}") from None
+        return results

@@ -1,0 +1,213 @@
+"""The main job: kernels against their oracles, on inputs that find bugs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from loadsparse.gpu import kernels
+from loadsparse.gpu.kernels import Kernel
+from loadsparse.gpu.launch import Launch
+from loadsparse.gpu.verify import child, execute, explain
+from loadsparse.gpu.verify.errors import InputError
+from loadsparse.gpu.verify.handover import to_launch
+from loadsparse.gpu.verify.inputs import KINDS, Case, cases, random_case
+from loadsparse.gpu.verify.judge import as_matrix, judge
+from loadsparse.gpu.verify.result import Result, Row
+
+Progress = Callable[[str, int, int], None]
+
+PROVES_NOT = (
+    "A green row does not prove: other shapes and values, other schedules of warps and blocks than the simulated ones, "
+    "or anything about speed; no GPU was involved.",
+)
+
+
+def judge_launch(launch: Launch, case: Case, *, kernel: str, seed: int = 0, **options: Any) -> Row:
+    """Execute one launch and judge what it did on the four counts.
+
+    A launch without `splits` declares no K order: `exact` is then None.  `options` go to the simulator's launch.
+    """
+    if launch.shape != case.shape:
+        raise InputError(f"{kernel} planned {launch.shape} (M, N, K) for an input of {case.shape}")
+    done = execute.run(launch, seed=seed, **options)
+    verdict = judge(
+        done.c,
+        case.a,
+        case.b,
+        dtype="bf16" if case.dtype == "bf16" else None,
+        arch=launch.arch,
+        splits=launch.splits or None,
+        semantics=launch.semantics,
+        seed=seed,
+    )
+    failures = []
+    if verdict.first is not None:
+        where = explain.origin(launch, verdict.first.row, verdict.first.column, seed)
+        failures.append(f"{verdict.mismatches} of {done.c.size} elements differ; first {verdict.first}; {where}")
+    failures += done.hazards[:8]
+    if len(done.hazards) > 8:
+        failures.append(f"and {len(done.hazards) - 8} hazards more")
+    if done.unwritten.any():
+        row, column = (int(place) for place in np.argwhere(done.unwritten)[0])
+        failures.append(f"{int(done.unwritten.sum())} elements of C were never written; first C[{row}, {column}]")
+    failures += [f"input {name!r} was overwritten" for name in done.changed]
+    return Row(
+        kernel,
+        case.name,
+        case.shape,
+        verdict.exact,
+        verdict.accurate,
+        done.clean,
+        done.complete,
+        done.seconds,
+        done.metrics,
+        tuple(failures),
+        verdict.rows_exact,
+        verdict.notes,
+    )
+
+
+def verify(
+    kernel: str | Kernel | Iterable[str | Kernel] | None = None,
+    inputs: str | Case | Sequence[str | Case] | None = None,
+    *,
+    arch: str = "sm_80",
+    dtype: str = "f16",
+    shape: tuple[int, int, int] | None = None,
+    sparsity: float = 0.8,
+    split_k: int | None = None,
+    seed: int | None = None,
+    time_limit: float = child.TIME_LIMIT,
+    memory_limit: int = child.MEMORY_LIMIT,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Result:
+    """Judge kernels against their oracles: exact, accurate, clean, complete.
+
+    kernel: a name, "path/to/mine.py:function", an object with encode and plan, or several; None is every kernel.
+    inputs: "random", "adversarial", "real", one adversarial name, a `Case`, or several; None is all three kinds.
+    shape: (M, N, K) of one random input instead.  seed: drawn afresh, and reported, when None.
+    """
+    seed = secrets.randbits(32) if seed is None else seed
+    if shape is not None and inputs is None:
+        given = [random_case(seed, dtype, shape, 1 - sparsity)]
+    else:
+        given = _cases(inputs, seed, dtype, sparsity)
+    chosen = _kernels(kernel)
+    rows: list[Row] = []
+    for found in chosen:
+        for case, launch in _launches(found, given, arch, split_k, time_limit, memory_limit):
+            if progress is not None:
+                progress(f"{launch.kernel} on {case.name}", len(rows), len(chosen) * len(given))
+            rows.append(judge_launch(launch, case, kernel=launch.kernel, seed=seed, **options))
+    return Result(tuple(rows), seed, (f"seed {seed} repeats these inputs", *PROVES_NOT))
+
+
+def _kernels(kernel: str | Kernel | Iterable[str | Kernel] | None) -> list[tuple[str, str] | Kernel]:
+    """Kernels, and (path, function) pairs for what lives in a file of the user's."""
+    if kernel is None:
+        wanted: list[str | Kernel] = list(kernels.names())
+    elif isinstance(kernel, str) or not isinstance(kernel, Iterable):
+        wanted = [kernel]
+    else:
+        wanted = list(kernel)
+    found: list[tuple[str, str] | Kernel] = []
+    for item in wanted:
+        if not isinstance(item, str):
+            found.append(item)
+            continue
+        path, colon, function = item.rpartition(":")
+        if colon and path.endswith(".py"):
+            found.append((path, function))
+        elif item.endswith(".py"):
+            raise InputError(f"{item}: name the function too, as {item}:kernel")
+        else:
+            try:
+                found.append(kernels.get(item))
+            except ValueError as error:
+                raise InputError(f"{error}; your own is path/to/mine.py:function") from None
+    return found
+
+
+def _launches(
+    kernel: tuple[str, str] | Kernel,
+    given: list[Case],
+    arch: str,
+    split_k: int | None,
+    time_limit: float,
+    memory_limit: int,
+) -> Iterator[tuple[Case, Launch]]:
+    if isinstance(kernel, tuple):
+        path, function = kernel
+        handed = child.submissions(
+            path, function, [(case.a, case.shape[1]) for case in given], arch,
+            time_limit=time_limit, memory_limit=memory_limit,
+        )  # fmt: skip
+        for case, single in zip(given, handed, strict=True):
+            yield case, to_launch(single, case, arch, f"{os.path.basename(path)}:{function}")
+        return
+    for case in given:
+        try:
+            launch = kernel.plan(kernel.encode(case.a, case.dtype), case.b, arch=arch, split_k=split_k)
+        except ValueError as error:
+            raise InputError(f"{kernel.name} on {case.name}: {error}") from None
+        yield case, launch
+
+
+def _cases(inputs: str | Case | Sequence[str | Case] | None, seed: int, dtype: str, sparsity: float) -> list[Case]:
+    given = KINDS if inputs is None else [inputs] if isinstance(inputs, (str, Case)) else inputs
+    found: list[Case] = []
+    for item in given:
+        found += [item] if isinstance(item, Case) else list(cases((item,), seed, dtype, sparsity=sparsity))
+    return found
+
+
+def files(
+    c: str | os.PathLike[str],
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    dtype: str = "f16",
+    seed: int = 0,
+) -> Result:
+    """Judge a product computed elsewhere from three .npy files (never pickles): only `accurate` can be asked.
+
+    Raises InputError for a file that is truncated, a pickle, or no matrix, and for shapes that do not fit.
+    """
+    matrices = []
+    for path, name in ((c, "C"), (a, "A"), (b, "B")):
+        try:
+            loaded = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise InputError(f"{name} from {os.fspath(path)} cannot be read: {error}") from None
+        if not isinstance(loaded, np.ndarray):
+            raise InputError(f"{name} from {os.fspath(path)} is an archive: give a single .npy matrix")
+        matrices.append(as_matrix(loaded, name, dtype if loaded.dtype == np.uint16 else None)[0])
+    product, left, right = matrices
+    verdict = judge(product, left, right, dtype=dtype if dtype == "bf16" else None, seed=seed)
+    failures = (
+        ()
+        if verdict.first is None
+        else (f"{verdict.mismatches} of {product.size} elements differ; first {verdict.first}",)
+    )
+    shape = int(left.shape[0]), int(right.shape[1]), int(left.shape[1])
+    row = Row(
+        "(elsewhere)",
+        os.path.basename(os.fspath(c)),
+        shape,
+        None,
+        verdict.accurate,
+        None,
+        None,
+        0.0,
+        {},
+        failures,
+        0,
+        verdict.notes,
+    )
+    note = "Judged by the proved error bound alone: how the product was computed, and its bits, were not checked."
+    return Result((row,), None, (note,))
