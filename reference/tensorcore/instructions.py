@@ -6,7 +6,7 @@ Source: PTX ISA 9.1, "Warp-level matrix instructions".
 from typing import Any
 
 import numpy as np
-from loadsparse.reference.tensorcore.arithmetic import Bits, dot_add
+from loadsparse.reference.tensorcore.arithmetic import ARCHITECTURES, Bits, dot_add
 from loadsparse.reference.tensorcore.fragments import LANES, SHAPES, SPARSE_M16N8K32, Fragment, Registers, Shape
 from numpy.typing import NDArray
 
@@ -42,7 +42,7 @@ def find_shape(name: str, in_format: str, arch: str, sparse: bool = False) -> Sh
     """Return the shape called `name` for `in_format`; ValueError where there is none or `arch` is too old."""
     for shape in SHAPES:
         if shape.name == name and in_format in shape.inputs and shape.sparse == sparse:
-            if arch.startswith("sm_") and int(arch[3:]) < shape.since:
+            if arch in ARCHITECTURES and int(arch[3:]) < shape.since:
                 raise ValueError(f"{name} needs sm_{shape.since}, not {arch}")
             return shape
     known = ", ".join(f"{s.name} ({'/'.join(s.inputs)})" for s in SHAPES if s.sparse == sparse)
