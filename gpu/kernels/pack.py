@@ -6,6 +6,7 @@ implementation of them, tile by tile instead of array by array. Tests compare ev
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 _ROWS, _BANKS, _LINES = 128, 32, 64  # rows of a tile, banks, rows of the Gale-Ryser matrix
-_SINGLES, _PAIRS = _ROWS + 1, 2 * _ROWS + 2  # room per bank, one spare for unconditional writes
+# A bank is a stretch of the pool: pairs grow down from its middle, single halves up, with one spare place at either end
+# for unconditional writes. Read upwards it is the deque of bank_order.
+_MIDDLE, _STRETCH = 2 * _ROWS + 2, 3 * _ROWS + 4
 _COLUMNS = 8192 + 1  # never more wavefronts than items
 
 
@@ -68,7 +71,7 @@ def _in_parallel(work: Callable[..., None], tiles: int, threads: int | None, *ar
         return work(0, tiles, *args)
     edges = np.linspace(0, tiles, min(tiles, 4 * threads) + 1).astype(np.int64).tolist()
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, *edge, *args) for edge in zip(edges, edges[1:], strict=False)]:
+        for done in [pool.submit(work, *edge, *args) for edge in itertools.pairwise(edges)]:
             done.result()
     return None
 
@@ -76,14 +79,20 @@ def _in_parallel(work: Callable[..., None], tiles: int, threads: int | None, *ar
 @njit(nogil=True, cache=True)
 def _count(begin, end, bits, across, height, counts):
     """Items in each tile of height x 64."""
+    rows, columns = bits.shape
+    flat = bits.reshape(-1)
     for tile in range(begin, end):
         top, left = tile // across * height, tile % across * 64
         total = 0
-        for row in range(top, min(top + height, bits.shape[0])):
-            line = bits[row, left : min(left + 64, bits.shape[1])]
+        for row in range(top, min(top + height, rows)):
+            start = np.uint64(row * columns + left)  # unsigned indices cost no test for negative ones
             in_line = np.uint16(0)
-            for value in line:
-                in_line += np.uint16(value != 0)
+            if left + 64 <= columns:
+                for i in range(np.uint64(64)):
+                    in_line += np.uint16(flat[start + i] != 0)
+            else:
+                for i in range(np.uint64(columns - left)):
+                    in_line += np.uint16(flat[start + i] != 0)
             total += in_line
         counts[tile] = total
 
@@ -91,21 +100,29 @@ def _count(begin, end, bits, across, height, counts):
 @njit(nogil=True, cache=True)
 def _copy_tile(bits, tile, across, height, scratch):
     """Elements of a tile, row-major [height, 64], +0 outside the matrix."""
+    rows, columns = bits.shape
+    flat = bits.reshape(-1)
     top, left = tile // across * height, tile % across * 64
-    rows, columns = min(height, bits.shape[0] - top), min(64, bits.shape[1] - left)
-    if rows < height or columns < 64:
+    height, width = min(height, rows - top), min(64, columns - left)
+    if 64 * height < len(scratch) or width < 64:
         scratch[:] = 0
-    for row in range(rows):
-        scratch[64 * row : 64 * row + columns] = bits[top + row, left : left + columns]
+    for row in range(height):
+        source, target = np.uint64((top + row) * columns + left), np.uint64(64 * row)
+        if width == 64:
+            for i in range(np.uint64(64)):
+                scratch[target + i] = flat[source + i]
+        else:
+            for i in range(np.uint64(width)):
+                scratch[target + i] = flat[source + i]
 
 
 @njit(nogil=True, cache=True)
 def _pack_tiles(begin, end, bits, across, offsets, items):
     scratch = np.empty(_ROWS * 64, np.uint16)
     words = scratch.view(np.uint32)
-    singles = np.empty(_BANKS * _SINGLES, np.uint32)
-    pairs = np.empty(_BANKS * _PAIRS, np.uint32)
-    counts = np.empty((2, _BANKS), np.int32)
+    queue = np.empty(_ROWS * _BANKS + 1, np.uint64)
+    pool = np.empty(_BANKS * _STRETCH, np.uint32)
+    front, back = np.empty(_BANKS, np.uint32), np.empty(_BANKS, np.uint32)
     masks = np.empty(_COLUMNS, np.uint64)
     served = np.empty(8192 + 64, np.uint32)
     for tile in range(begin, end):
@@ -113,88 +130,94 @@ def _pack_tiles(begin, end, bits, across, offsets, items):
         if count == 0:
             continue
         _copy_tile(bits, tile, across, _ROWS, scratch)
-        _gather(words, singles, pairs, counts)
-        _pad(words, singles, pairs, counts, count)
-        wavefronts = _schedule(counts, count, masks)
-        _serve(singles, pairs, counts, masks[:wavefronts], served)
+        _gather(words, queue, pool, front, back)
+        _pad(words, pool, front, back, count)
+        wavefronts = _schedule(front, back, count, masks)
+        _serve(pool, front, back, masks[:wavefronts], served)
         _place(served, items[start : start + count])
 
 
 @njit(nogil=True, cache=True)
-def _gather(words, singles, pairs, counts):
-    """Sort the words of a tile by bank: both halves present -> pairs, one -> singles; rows ascend."""
-    counts[:] = 0
-    whole, half = counts[0], counts[1]
-    for row in range(_ROWS):
-        for column in range(_BANKS):
-            bank = column ^ (row & 7) << 2
-            word = np.uint32(words[row * _BANKS + column])
-            low = np.uint32((row * _BANKS + bank) << 17) | (word & np.uint32(0xFFFF))
-            high = np.uint32((row * _BANKS + bank) << 17 | 0x10000) | (word >> np.uint32(16))
-            has_low, has_high = (word & np.uint32(0xFFFF)) != 0, (word >> np.uint32(16)) != 0
-            singles[bank * _SINGLES + half[bank]] = low if has_low else high
-            half[bank] += has_low ^ has_high
-            at = bank * _PAIRS + 2 * whole[bank]
-            pairs[at] = low
-            pairs[at + 1] = high
-            whole[bank] += has_low & has_high
+def _gather(words, queue, pool, front, back):
+    """Sort the items of a tile by bank: words with both halves below the middle, single halves above; rows ascend."""
+    waiting = np.uint64(0)
+    for row in range(np.uint64(_ROWS)):
+        for column in range(np.uint64(_BANKS)):
+            place = row << np.uint64(5) | column ^ (row & np.uint64(7)) << np.uint64(2)
+            word = np.uint64(words[row << np.uint64(5) | column])
+            queue[waiting] = place << np.uint64(32) | word
+            waiting += np.uint64(word != 0)
+    for bank in range(_BANKS):
+        front[bank] = back[bank] = bank * _STRETCH + _MIDDLE
+    for i in range(waiting):
+        place, word = queue[i] >> np.uint64(32), queue[i] & np.uint64(0xFFFFFFFF)
+        bank = place & np.uint64(31)
+        low = place << np.uint64(17) | word & np.uint64(0xFFFF)
+        high = place << np.uint64(17) | np.uint64(0x10000) | word >> np.uint64(16)
+        has_low, has_high = (word & np.uint64(0xFFFF)) != 0, (word >> np.uint64(16)) != 0
+        down, up = np.uint64(front[bank]), np.uint64(back[bank])
+        pool[up] = low if has_low else high
+        pool[down - np.uint64(2)] = low
+        pool[down - np.uint64(1)] = high
+        both = np.uint64(has_low & has_high)
+        front[bank] = down - np.uint64(2) * both
+        back[bank] = up + (np.uint64(1) - both)
 
 
 @njit(nogil=True, cache=True)
-def _pad(words, singles, pairs, counts, count):
+def _pad(words, pool, front, back, count):
     """Add items of value +0 up to `count`: fewest words first, then the lowest bank, then the lowest empty location."""
-    whole, half = counts[0], counts[1]
-    have = 2 * whole.sum() + half.sum()
     taken = np.full(3, -1)
-    for pad in range(count - have):
-        bank = -1
+    for pad in range(count - np.int64((back - front).sum())):
+        bank, fewest = -1, 2 * _ROWS
         for other in range(_BANKS):
-            room = 2 * whole[other] + half[other] < 2 * _ROWS
-            if room and (bank < 0 or whole[other] + half[other] < whole[bank] + half[bank]):
-                bank = other
+            middle = other * _STRETCH + _MIDDLE
+            whole, half = (middle - np.int64(front[other])) // 2, np.int64(back[other]) - middle
+            if whole < _ROWS and whole + half < fewest:
+                bank, fewest = other, whole + half
         for row in range(_ROWS):
             word = words[row * _BANKS + (bank ^ (row & 7) << 2)]
             place = 2 * (row * _BANKS + bank)
             has_low = (word & 0xFFFF) != 0 or (taken == place).any()
             has_high = (word >> 16) != 0 or (taken == place + 1).any()
-            if has_low and has_high:
-                continue
-            taken[pad] = place + has_low
-            item = np.uint32((place + has_low) << 16)
-            mine = singles[bank * _SINGLES : (bank + 1) * _SINGLES]
-            at = 0
-            while at < half[bank] and mine[at] >> 22 < row:
-                at += 1
-            if has_low or has_high:
-                other_half = mine[at]
-                half[bank] -= 1
-                for i in range(at, half[bank]):
-                    mine[i] = mine[i + 1]
-                _insert_pair(pairs[bank * _PAIRS :], whole[bank], min(item, other_half), max(item, other_half))
-                whole[bank] += 1
-            else:
-                for i in range(half[bank], at, -1):
-                    mine[i] = mine[i - 1]
-                mine[at] = item
-                half[bank] += 1
-            break
+            if not (has_low and has_high):
+                taken[pad] = place + has_low
+                _insert(pool, front, back, bank, row, np.uint32((place + has_low) << 16))
+                break
 
 
 @njit(nogil=True, cache=True)
-def _insert_pair(pairs, count, low, high):
-    at = 2 * count
-    while at > 0 and pairs[at - 1] > high:
-        pairs[at], pairs[at + 1] = pairs[at - 2], pairs[at - 1]
-        at -= 2
-    pairs[at], pairs[at + 1] = low, high
+def _insert(pool, front, back, bank, row, item):
+    """Put an item into its bank: behind the single halves of lower rows, or with the other half of its word."""
+    at, end = np.int64(bank * _STRETCH + _MIDDLE), np.int64(back[bank])
+    while at < end and pool[at] >> 22 < row:
+        at += 1
+    if at < end and pool[at] >> 22 == row:
+        other = pool[at]
+        for i in range(at, end - 1):
+            pool[i] = pool[i + 1]
+        back[bank] -= 1
+        front[bank] -= 2
+        at = np.int64(front[bank])
+        while at + 2 < bank * _STRETCH + _MIDDLE and pool[at + 2] >> 22 > row:
+            pool[at], pool[at + 1] = pool[at + 2], pool[at + 3]
+            at += 2
+        pool[at], pool[at + 1] = min(item, other), max(item, other)
+    else:
+        for i in range(end, at, -1):
+            pool[i] = pool[i - 1]
+        pool[at] = item
+        back[bank] += 1
 
 
 @njit(nogil=True, cache=True)
-def _schedule(counts, count, masks):
+def _schedule(front, back, count, masks):
     """Which of the 64 lines each wavefront serves, as bit masks; returns the number of wavefronts."""
     lines = np.empty(_LINES, np.int32)  # words per bank, then pairs per bank
-    lines[:_BANKS] = counts[0] + counts[1]
-    lines[_BANKS:] = counts[0]
+    for bank in range(_BANKS):
+        middle = bank * _STRETCH + _MIDDLE
+        lines[_BANKS + bank] = (middle - np.int64(front[bank])) // 2
+        lines[bank] = lines[_BANKS + bank] + np.int64(back[bank]) - middle
     ordered = np.empty(_LINES, np.int32)
     prefix = np.zeros(_LINES + 1, np.uint64)  # prefix[i]: mask of the i largest lines
     first = np.zeros(_ROWS + 2, np.int32)
@@ -265,25 +288,20 @@ def _fill(full, tail, wavefronts, left, prefix, masks):
 
 
 @njit(nogil=True, cache=True)
-def _serve(singles, pairs, counts, masks, served):
+def _serve(pool, front, back, masks, served):
     """The items of all wavefronts one after the other; a bank gives pairs from the front, halves from the back."""
-    front = np.zeros(_BANKS, np.int32)  # halves of pairs given from the front
-    back = np.zeros(_BANKS, np.int32)  # items given from the back
-    whole, half = counts[0], counts[1]
-    at = 0
+    at = np.uint64(0)
     for mask in masks:
-        for bank in range(_BANKS):
-            one = np.int64(mask >> np.uint64(bank) & np.uint64(1))
-            other = np.int64(mask >> np.uint64(bank + 32) & np.uint64(1))
+        for bank in range(np.uint64(_BANKS)):
+            one = mask >> bank & np.uint64(1)
+            other = mask >> bank + np.uint64(32) & np.uint64(1)
+            first, last = np.uint64(front[bank]), np.uint64(back[bank])
             both = one & other
-            behind = half[bank] - 1 - back[bank]
-            from_single = singles[bank * _SINGLES + max(behind, 0)]
-            from_pair = bank * _PAIRS + (front[bank] if both else max(2 * whole[bank] + min(behind, 0), 0))
-            served[at] = from_single if behind >= 0 and not both else pairs[from_pair]
-            served[at + 1] = pairs[from_pair + 1]
+            served[at] = pool[first if both else last - np.uint64(1)]
+            served[at + np.uint64(1)] = pool[first + np.uint64(1)]
             at += one + other
-            front[bank] += 2 * both
-            back[bank] += one ^ other
+            front[bank] = first + np.uint64(2) * both
+            back[bank] = last - (one ^ other)
 
 
 @njit(nogil=True, cache=True)

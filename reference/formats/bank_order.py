@@ -86,10 +86,11 @@ def locations(present: NDArray[np.bool_]) -> Ints:
     items = counts.sum(axis=1)
     take = _schedule(words, pairs, items)  # [tiles, W, 32], 0, 1 or 2 items
 
-    # A bank is a deque, pairs in front and single halves behind: a 2 pops the front twice, a 1 the back once.
+    # A bank is a deque, pairs in front (last row first), single halves behind (first row first): a 2 pops the front
+    # twice, a 1 the back once.
     tile, row, bank, half = np.nonzero(grid)
     single = ~(grid[tile, row, bank, 0] & grid[tile, row, bank, 1])
-    deque = np.lexsort((half, row, single, bank, tile))
+    deque = np.lexsort((half, np.where(single, row, -row), single, bank, tile))
     location = ((row * BANKS + bank) * HALVES + half)[deque]
     start = (np.cumsum(counts) - counts.ravel()).reshape(tiles, 1, BANKS)
     front = start + 2 * (np.cumsum(take == 2, axis=1) - (take == 2))
