@@ -1,0 +1,396 @@
+"""Run-time: loads and stores of one warp, lane by lane, with every check; and the memory counters.
+
+Addresses lie in W_ADDRESS; element e of lane l in W_DATA + 256 e + width l, its defined mask in W_DEFINED + 4 e.
+`space`, `size`, `width`, `granule` and `checks` are constants at every call, so each kind of access is specialised.
+"""
+
+from __future__ import annotations
+
+from loadsparse.gpu.simulator.engine import layout as L
+from loadsparse.gpu.simulator.engine.copies import issue, pending_access, pending_source
+from loadsparse.gpu.simulator.engine.native import (
+    copy,
+    ctz,
+    fill,
+    inline,
+    load8,
+    load32,
+    load64,
+    lshr,
+    popcount,
+    smax,
+    store8,
+    store32,
+    store64,
+    uge,
+    ugt,
+)
+from loadsparse.gpu.simulator.engine.races import race_read, race_write
+from loadsparse.gpu.simulator.engine.records import peek, poke, report
+
+
+@inline
+def landing(space: int, address: int) -> int:
+    """The space that an access reaches."""
+    if space == L.GENERIC:
+        number = lshr(address, L.ALLOCATION_SHIFT)
+        if number == 1:
+            return L.SHARED
+        if number == 2:
+            return L.LOCAL
+        if number == 4:
+            return L.PARAM
+        return L.GLOBAL
+    return space
+
+
+@inline
+def inside(base: int, limit: int, offset: int, size: int) -> int:
+    """base + offset, or 0 if [offset, offset + size) leaves [0, limit)."""
+    if limit < size or ugt(offset, limit - size):
+        return 0
+    return base + offset
+
+
+@inline
+def host(B: int, W: int, lane: int, place: int, offset: int, address: int, size: int) -> int:
+    """Host address of an access, or 0 when any byte is out of bounds."""
+    if place == L.SHARED:
+        return inside(load64(B + L.B_SHARED), load64(B + L.B_SHARED_BYTES), offset, size)
+    if place == L.LOCAL:
+        thread = load64(W + L.W_INDEX) * 32 + lane
+        stride = load64(B + L.B_LOCAL_BYTES)
+        return inside(load64(B + L.B_LOCAL) + thread * stride, stride, offset, size)
+    if place == L.PARAM:
+        return inside(load64(B + L.B_PARAM), load64(B + L.B_PARAM_BYTES), offset, size)
+    number = lshr(address, L.ALLOCATION_SHIFT)
+    if uge(number, load64(B + L.B_TABLE_COUNT)):
+        return 0
+    entry = load64(B + L.B_TABLE) + number * L.T_ENTRY_BYTES
+    return inside(load64(entry + L.T_DATA), load64(entry + L.T_BYTES), address & L.OFFSET_MASK, size)
+
+
+@inline
+def shadow(B: int, W: int, lane: int, place: int, offset: int, address: int) -> int:
+    """Host address of the defined byte of a legal access, or 0 where everything is defined."""
+    if place == L.SHARED:
+        return load64(B + L.B_SHARED_DEFINED) + offset
+    if place == L.LOCAL:
+        thread = load64(W + L.W_INDEX) * 32 + lane
+        return load64(B + L.B_LOCAL_DEFINED) + thread * load64(B + L.B_LOCAL_BYTES) + offset
+    if place == L.PARAM:
+        return 0
+    entry = load64(B + L.B_TABLE) + lshr(address, L.ALLOCATION_SHIFT) * L.T_ENTRY_BYTES
+    base = load64(entry + L.T_DEFINED)
+    if base == 0:
+        return 0
+    return base + (address & L.OFFSET_MASK)
+
+
+@inline
+def all_defined(place: int, width: int) -> int:
+    """1 if `width` shadow bytes are all 1."""
+    if width == 1:
+        return load8(place) == 1
+    return peek(place, width) == lshr(0x0101010101010101, 64 - 8 * width)
+
+
+@inline
+def admit(B: int, site: int, lane: int, thread: int, pointer: int, address: int, size: int, checks: int) -> int:
+    """1 if the access is in bounds and aligned; reports it otherwise."""
+    if pointer == 0:
+        if checks & L.CHECK_BOUNDS:
+            report(B, L.BOUNDS, site, -1, thread, address, size, L.NO_DETAIL)
+        return 0
+    if address & (size - 1) != 0:
+        if checks & L.CHECK_ALIGNMENT:
+            report(B, L.ALIGNMENT, site, -1, thread, address, size, L.NO_DETAIL)
+        return 0
+    return 1
+
+
+@inline
+def read(B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, atomic: int, checks: int) -> int:
+    """Loads every lane of `mask`; returns the mask of legal lanes."""
+    legal = 0
+    rest = mask
+    for e in range(size // width):
+        store32(W + L.W_DEFINED + 4 * e, 0)
+    while rest != 0:
+        lane = ctz(rest)
+        rest = rest & (rest - 1)
+        thread = load64(W + L.W_INDEX) * 32 + lane
+        address = load64(W + L.W_ADDRESS + 8 * lane)
+        place = landing(space, address)
+        offset = address & L.OFFSET_MASK if space == L.GENERIC else address
+        pointer = host(B, W, lane, place, offset, address, size)
+        if admit(B, site, lane, thread, pointer, address, size, checks) == 0:
+            for e in range(size // width):
+                poke(W + L.W_DATA + 256 * e + lane * width, width, 0)
+            continue
+        legal = legal | (1 << lane)
+        if place == L.SHARED:
+            if checks & L.CHECK_PENDING:
+                pending_access(B, site, thread, offset, address, size, L.READ)
+            if checks & L.CHECK_RACES:
+                race_read(B, site, thread, offset, size, granule, atomic)
+        bits = shadow(B, W, lane, place, offset, address) if checks & L.CHECK_UNINITIALIZED else 0
+        for e in range(size // width):
+            poke(W + L.W_DATA + 256 * e + lane * width, width, peek(pointer + e * width, width))
+            if bits == 0 or all_defined(bits + e * width, width):
+                here = W + L.W_DEFINED + 4 * e
+                store32(here, load32(here) | (1 << lane))
+    count(B, W, site, legal, space, size)
+    return legal
+
+
+@inline
+def write(B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, atomic: int, checks: int) -> int:
+    """Stores every lane of `mask`; returns the mask of legal lanes that reach global memory."""
+    legal = 0
+    rest = mask
+    outside = 0
+    while rest != 0:
+        lane = ctz(rest)
+        rest = rest & (rest - 1)
+        thread = load64(W + L.W_INDEX) * 32 + lane
+        address = load64(W + L.W_ADDRESS + 8 * lane)
+        place = landing(space, address)
+        offset = address & L.OFFSET_MASK if space == L.GENERIC else address
+        pointer = host(B, W, lane, place, offset, address, size)
+        if admit(B, site, lane, thread, pointer, address, size, checks) == 0:
+            continue
+        legal = legal | (1 << lane)
+        if place == L.SHARED:
+            if checks & L.CHECK_PENDING:
+                pending_access(B, site, thread, offset, address, size, L.WRITE)
+            if checks & L.CHECK_RACES:
+                race_write(B, W, site, lane, mask, offset, size, granule, atomic, width)
+        if place == L.GLOBAL:
+            outside = outside | (1 << lane)
+            if checks & L.CHECK_PENDING:
+                pending_source(B, site, thread, address, size)
+        bits = shadow(B, W, lane, place, offset, address) if checks & L.CHECK_UNINITIALIZED else 0
+        for e in range(size // width):
+            poke(pointer + e * width, width, peek(W + L.W_DATA + 256 * e + lane * width, width))
+            if bits != 0:
+                known = (load32(W + L.W_DEFINED + 4 * e) >> lane) & 1
+                poke(bits + e * width, width, lshr(0x0101010101010101, 64 - 8 * width) * known)
+    count(B, W, site, legal, space, size)
+    return outside
+
+
+# counters
+
+
+@inline
+def count(B: int, W: int, site: int, legal: int, space: int, size: int) -> int:
+    """Counts the legal lanes of an access where they land."""
+    if space == L.GLOBAL:
+        count_sectors(B, W, site, legal, size)
+    elif space == L.SHARED:
+        count_wavefronts(B, W, site, legal, size)
+    elif space == L.GENERIC:
+        shared = 0
+        outside = 0
+        rest = legal
+        while rest != 0:
+            lane = ctz(rest)
+            rest = rest & (rest - 1)
+            place = landing(space, load64(W + L.W_ADDRESS + 8 * lane))
+            if place == L.SHARED:
+                shared = shared | (1 << lane)
+            elif place == L.GLOBAL:
+                outside = outside | (1 << lane)
+        count_sectors(B, W, site, outside, size)
+        count_wavefronts(B, W, site, shared, size)
+    return 0
+
+
+@inline
+def bump(B: int, site: int, counter: int, by: int) -> int:
+    place = load64(B + L.B_COUNTERS) + site * L.C_SITE_BYTES + counter
+    store64(place, load64(place) + by)
+    return 0
+
+
+def count_sectors(B: int, W: int, site: int, legal: int, size: int) -> int:
+    """Global: one request, its bytes, and its distinct 32-byte segments (kept in a list; most accesses ascend)."""
+    if legal == 0:
+        return 0
+    distinct = 0
+    highest = -1
+    rest = legal
+    while rest != 0:
+        lane = ctz(rest)
+        rest = rest & (rest - 1)
+        segment = lshr(load64(W + L.W_ADDRESS + 8 * lane), 5)
+        new = 1
+        if segment <= highest:
+            for i in range(distinct):
+                if load64(W + L.W_SCRATCH + 8 * i) == segment:
+                    new = 0
+                    break
+        if new == 1:
+            store64(W + L.W_SCRATCH + 8 * distinct, segment)
+            distinct += 1
+            highest = smax(highest, segment)
+    bump(B, site, L.C_REQUESTS, 1)
+    bump(B, site, L.C_SECTORS, distinct)
+    bump(B, site, L.C_BYTES, popcount(legal) * size)
+    return 0
+
+
+def group_words(W: int, lanes: int, words: int, place: int) -> int:
+    """Collects the distinct words of a group by bank at `place`; returns wavefronts << 32 | distinct words.
+
+    `place` holds 32 counts (bytes), then 32 lists of up to 32 words.
+    """
+    fill(place, 0, 32)
+    most = 0
+    distinct = 0
+    rest = lanes
+    while rest != 0:
+        lane = ctz(rest)
+        rest = rest & (rest - 1)
+        first = lshr(load64(W + L.W_ADDRESS + 8 * lane) & L.OFFSET_MASK, 2)
+        for word in range(first, first + words):
+            bank = word & 31
+            have = load8(place + bank)
+            new = 1
+            for i in range(have):
+                if load32(place + 32 + 4 * (bank * 32 + i)) == word:
+                    new = 0
+                    break
+            if new == 1:
+                store32(place + 32 + 4 * (bank * 32 + have), word)
+                store8(place + bank, have + 1)
+                distinct += 1
+                most = smax(most, have + 1)
+    return (most << 32) | distinct
+
+
+def same_words(a: int, b: int) -> int:
+    """1 if two groups collected by `group_words` hold the same words (in whatever order)."""
+    for bank in range(32):
+        have = load8(a + bank)
+        if have != load8(b + bank):
+            return 0
+        for i in range(have):
+            found = 0
+            for j in range(have):
+                if load32(a + 32 + 4 * (bank * 32 + i)) == load32(b + 32 + 4 * (bank * 32 + j)):
+                    found = 1
+            if found == 0:
+                return 0
+    return 1
+
+
+def count_wavefronts(B: int, W: int, site: int, legal: int, size: int) -> int:
+    """Shared: wavefronts and their ideal number over groups of 32, 16 or 8 lanes."""
+    if legal == 0:
+        return 0
+    lanes = 32 if size <= 4 else (16 if size == 8 else 8)
+    words = 1 if size <= 4 else size // 4
+    total = 0
+    ideal = 0
+    previous = W + L.W_SCRATCH
+    place = W + L.W_SCRATCH + 4160
+    merged = 1
+    for group in range(0, 32, lanes):
+        members = legal & (((1 << lanes) - 1) << group)
+        if members == 0:
+            merged = 1
+            continue
+        packed = group_words(W, members, words, place)
+        if merged == 0 and same_words(previous, place):
+            merged = 1
+            continue
+        merged = 0
+        total += packed >> 32
+        ideal += smax(((packed & 0xFFFFFFFF) + 31) // 32, 1)
+        swap = previous
+        previous = place
+        place = swap
+    bump(B, site, L.C_WAVEFRONTS, total)
+    bump(B, site, L.C_IDEAL, ideal)
+    return 0
+
+
+@inline
+def copy_lanes(B: int, W: int, site: int, mask: int, size: int, granule: int, checks: int) -> int:
+    """cp.async: destinations in W_ADDRESS, sources in W_DATA, bytes to read in W_DATA + 256."""
+    legal = 0
+    reading = 0
+    asked = 0
+    rest = mask
+    while rest != 0:
+        lane = ctz(rest)
+        rest = rest & (rest - 1)
+        thread = load64(W + L.W_INDEX) * 32 + lane
+        target = load64(W + L.W_ADDRESS + 8 * lane)
+        source = load64(W + L.W_DATA + 8 * lane)
+        bytes_read = load32(W + L.W_DATA + 256 + 4 * lane)
+        there = host(B, W, lane, L.SHARED, target, target, size)
+        if admit(B, site, lane, thread, there, target, size, checks) == 0:
+            continue
+        pointer = 0
+        if bytes_read != 0:
+            pointer = host(B, W, lane, L.GLOBAL, source, source, bytes_read)
+            if admit_source(B, site, thread, pointer, source, size, checks) == 0:
+                continue
+            reading = reading | (1 << lane)
+            asked += bytes_read
+        legal = legal | (1 << lane)
+        known = 0
+        if checks & L.CHECK_UNINITIALIZED and bytes_read != 0:
+            known = shadow(B, W, lane, L.GLOBAL, source, source)
+        issue(B, W, site, lane, target, source, pointer, known, size, bytes_read, granule, checks)
+    count_wavefronts(B, W, site, legal, size)
+    if reading != 0:
+        copy(W + L.W_ADDRESS, W + L.W_DATA, 256)
+        count_sectors(B, W, site, reading, 0)
+        bump(B, site, L.C_BYTES, asked)
+    return legal
+
+
+@inline
+def admit_source(B: int, site: int, thread: int, pointer: int, address: int, size: int, checks: int) -> int:
+    """The source of a copy: in bounds for what it reads, aligned to the copy's size."""
+    if pointer == 0:
+        if checks & L.CHECK_BOUNDS:
+            report(B, L.BOUNDS, site, -1, thread, address, size, L.NO_DETAIL)
+        return 0
+    if address & (size - 1) != 0:
+        if checks & L.CHECK_ALIGNMENT:
+            report(B, L.ALIGNMENT, site, -1, thread, address, size, L.NO_DETAIL)
+        return 0
+    return 1
+
+
+@inline
+def read_rows(B: int, W: int, site: int, mask: int, space: int, count: int, granule: int, checks: int) -> int:
+    """ldmatrix: 16-byte rows to W_DATA in order of their lanes, their defined bytes to W_MATRIX_DEFINED."""
+    legal = 0
+    for lane in range(8 * count):
+        thread = load64(W + L.W_INDEX) * 32 + lane
+        address = load64(W + L.W_ADDRESS + 8 * lane)
+        place = landing(space, address)
+        offset = address & L.OFFSET_MASK if space == L.GENERIC else address
+        pointer = host(B, W, lane, place, offset, address, 16) if place == L.SHARED else 0
+        here = W + L.W_DATA + 16 * lane
+        known = W + L.W_MATRIX_DEFINED + 16 * lane
+        if admit(B, site, lane, thread, pointer, address, 16, checks) == 0:
+            fill(here, 0, 16)
+            fill(known, 0, 16)
+            continue
+        legal = legal | (1 << lane)
+        if checks & L.CHECK_PENDING:
+            pending_access(B, site, thread, offset, address, 16, L.READ)
+        if checks & L.CHECK_RACES:
+            race_read(B, site, thread, offset, 16, granule, 0)
+        copy(here, pointer, 16)
+        if checks & L.CHECK_UNINITIALIZED:
+            copy(known, load64(B + L.B_SHARED_DEFINED) + offset, 16)
+    count_wavefronts(B, W, site, legal, 16)
+    return legal

@@ -1,0 +1,133 @@
+"""From a request's kernel to machine code, through two caches: this process and the disk."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import threading
+from dataclasses import asdict, dataclass
+
+from loadsparse.gpu.simulator.engine import cache, jit, runtime
+from loadsparse.gpu.simulator.engine.blocks import is_warp_sync
+from loadsparse.gpu.simulator.engine.lowering import Unsupported
+from loadsparse.gpu.simulator.engine.mma import Multiply
+from loadsparse.gpu.simulator.engine.translate import Translation
+from loadsparse.gpu.simulator.layout import layout
+from loadsparse.gpu.simulator.program import Kernel
+from loadsparse.gpu.simulator.request import Checks, Request
+
+MAXIMUM_INSTRUCTIONS = 65_000
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Machine code of a kernel, and what a launch must know about it.
+
+    `ranges` has (start, stop, stop of the coarse block) of every basic block.
+    """
+
+    loaded: jit.Loaded
+    instruction_count: int
+    ranges: tuple[tuple[int, int, int], ...]
+    warp_bytes: int
+    clear_bytes: int
+    param_bytes: int
+    has_copies: bool
+    partial_order: bool
+    observable_order: bool
+
+    @property
+    def address(self) -> int:
+        return self.loaded.addresses["run_warp"]
+
+    @property
+    def block_count(self) -> int:
+        return len(self.ranges)
+
+
+_kept: dict[str, Compiled] = {}
+_lock = threading.Lock()
+
+
+def prepare(request: Request) -> Compiled:
+    """Compiled code for a request's kernel, architecture and checks."""
+    identity = (
+        hashlib.sha256(request.program.text.encode()).hexdigest(),
+        request.kernel.name,
+        request.arch,
+        json.dumps(asdict(request.checks)),
+        runtime.engine_hash(),
+    )
+    name = cache.key(*identity)
+    with _lock:
+        found = _kept.get(name)
+        if found is None:
+            found = _kept[name] = _compile(request, name)
+            if len(_kept) > 64:
+                _kept.pop(next(iter(_kept)))
+        return found
+
+
+def observable(kernel: Kernel) -> bool:
+    """True if blocks can see each other's progress: global atomics, ordered or volatile accesses, sleeping."""
+    ordered = {"volatile", "relaxed", "acquire", "release", "acq_rel", "seq_cst"}
+    for instruction in kernel.instructions:
+        if instruction.name in ("nanosleep", "call"):
+            return True
+        shared = any(m.startswith("shared") for m in instruction.modifiers)
+        if instruction.name in ("atom", "red") and not shared:
+            return True
+        if instruction.name in ("ld", "st") and not shared and ordered & set(instruction.modifiers):
+            return True
+    return False
+
+
+def _partial_order(kernel: Kernel) -> bool:
+    """True if threads synchronise in other ways than through barriers of the whole block."""
+    return any(is_warp_sync(i) for i in kernel.instructions)
+
+
+def _compile(request: Request, name: str) -> Compiled:
+    kernel = request.kernel
+    if len(kernel.instructions) > MAXIMUM_INSTRUCTIONS:
+        raise Unsupported(f"the LLVM engine takes at most {MAXIMUM_INSTRUCTIONS} instructions")
+    if not kernel.instructions:
+        raise Unsupported("the LLVM engine does not run an empty kernel")
+    place = layout(request.program, kernel)
+    if len(place.functions) > 1:
+        raise Unsupported("the LLVM engine does not support calls")
+    translation = Translation(kernel, place, request.checks, request.arch)
+    text = translation.text()
+    library = runtime.library()
+    symbols = dict(library.addresses)
+    for variant in translation.frame.multiplies.values():
+        symbols[runtime.prefix() + variant.name] = multiplier(variant).addresses[variant.name]
+    image = cache.compiled("kernel", lambda: text, name, level=1)
+    blocks = translation.flow.blocks
+    ranges = []
+    for block in blocks:
+        last = block.number
+        while last + 1 < len(blocks) and not blocks[last + 1].coarse:
+            last += 1
+        ranges.append((block.start, block.stop, blocks[last].stop))
+    return Compiled(
+        jit.Loaded(image, symbols, ("run_warp",)),
+        len(kernel.instructions),
+        tuple(ranges),
+        translation.warp_bytes,
+        translation.clear_bytes,
+        translation.frame.param_bytes,
+        translation.frame.has_copies,
+        _partial_order(kernel),
+        observable(kernel),
+    )
+
+
+@functools.cache
+def multiplier(variant: Multiply) -> jit.Loaded:
+    """Machine code of one Tensor Core variant."""
+    return jit.Loaded(cache.compiled("mma", variant.text), {}, (variant.name,))
+
+
+__all__ = ["Checks", "Compiled", "multiplier", "observable", "prepare"]

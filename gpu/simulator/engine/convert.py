@@ -1,0 +1,189 @@
+"""cvt: every pair of integer and float types, with roundings and saturation."""
+
+from __future__ import annotations
+
+from loadsparse.gpu.simulator.engine.floats import NAN, Floats, is_float
+from loadsparse.gpu.simulator.engine.ir import splat, vec
+from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
+from loadsparse.gpu.simulator.program import WIDTH, Instruction, Register
+
+_INTEGRAL = {"rni": "rint", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}
+_FLOATS = frozenset({"f16", "bf16", "f32", "f64"})
+
+
+@lowers("cvt")
+def convert(x: Lowering, instruction: Instruction) -> None:
+    types = [m for m in instruction.modifiers if m in WIDTH]
+    target, source = types[0], types[1]
+    if target in ("f16x2", "bf16x2"):
+        return _pack_pair(x, instruction, target)
+    if target == "tf32":
+        return _to_tf32(x, instruction)
+    value = x.get(instruction.operands[1], source)
+    if source in _FLOATS and target in _FLOATS:
+        bits = _float_to_float(x, instruction, value, source, target)
+    elif source in _FLOATS:
+        bits = _float_to_integer(x, instruction, value, source, target)
+    elif target in _FLOATS:
+        bits = _integer_to_float(x, instruction, value, source, target)
+    else:
+        bits = _integer_to_integer(x, instruction, value, source, target)
+    element = f"i{WIDTH[target]}"
+    destination = instruction.operands[0]
+    if isinstance(destination, Register) and WIDTH[destination.type] > WIDTH[target] and target.startswith("s"):
+        wide = f"i{WIDTH[destination.type]}"
+        bits, element = x.code.v(f"sext {vec(element)} {bits} to {vec(wide)}"), wide
+    x.put_operand(destination, bits, element, x.defined_of(*instruction.operands[1:]))
+    return None
+
+
+def _integer_to_integer(x: Lowering, instruction: Instruction, value: str, source: str, target: str) -> str:
+    code = x.code
+    a, b = WIDTH[source], WIDTH[target]
+    if "sat" not in instruction.modifiers:
+        if a == b:
+            return value
+        kind = "trunc" if a > b else ("sext" if source.startswith("s") else "zext")
+        return code.v(f"{kind} {vec(f'i{a}')} {value} to {vec(f'i{b}')}")
+    wide = vec("i128")
+    kind = "sext" if source.startswith("s") else "zext"
+    value = code.v(f"{kind} {vec(f'i{a}')} {value} to {wide}")
+    low, high = (-(2 ** (b - 1)), 2 ** (b - 1) - 1) if target.startswith("s") else (0, 2**b - 1)
+    value = code.intrinsic("llvm.smax.v32i128", wide, (wide, value), (wide, splat("i128", low)))
+    value = code.intrinsic("llvm.smin.v32i128", wide, (wide, value), (wide, splat("i128", high)))
+    return code.v(f"trunc {wide} {value} to {vec(f'i{b}')}")
+
+
+def _integer_to_float(x: Lowering, instruction: Instruction, value: str, source: str, target: str) -> str:
+    algebra = Floats(x.code, target, 32)
+    kind = "sitofp" if source.startswith("s") else "uitofp"
+    element = f"i{WIDTH[source]}"
+    rounding = next((m for m in instruction.modifiers if m in ("rn", "rz", "rm", "rp")), "rn")
+    if target == "f64":
+        if WIDTH[source] == 64 and rounding != "rn":
+            raise refuse(instruction, "directed rounding")
+        return algebra.narrow(algebra.cast(kind, value, element, "double"), "double")
+    if WIDTH[source] == 64:
+        if rounding != "rn" or target != "f32":
+            raise refuse(instruction, "directed rounding")
+        return algebra.narrow(algebra.cast(kind, value, element, "float"), "float")
+    exact = algebra.cast(kind, value, element, "double")
+    if rounding != "rn":
+        if target != "f32":
+            raise refuse(instruction, "directed rounding")
+        return algebra.narrow(algebra.directed(exact, rounding), "float")
+    bits = algebra.narrow(exact, "double")
+    return _saturated(algebra, instruction, bits)
+
+
+def _saturated(algebra: Floats, instruction: Instruction, bits: str) -> str:
+    if "sat" not in instruction.modifiers:
+        return bits
+    integer = f"i{WIDTH[algebra.scalar]}"
+    value, element = algebra.widen(bits)
+    positive = algebra.compare("ogt", element, value, "zeroinitializer")
+    one = {"f16": 0x3C00, "bf16": 0x3F80, "f32": 0x3F800000, "f64": 0x3FF0000000000000}[algebra.scalar]
+    above = algebra.compare("oge", element, value, f"splat ({element} 1.0)")
+    bits = algebra.select(positive, integer, bits, splat(integer, 0))
+    return algebra.select(above, integer, splat(integer, one), bits)
+
+
+def _float_to_integer(x: Lowering, instruction: Instruction, value: str, source: str, target: str) -> str:
+    """Rounds to an integer, clamps; NaN gives 0, or 1 << (w - 1) from f64 and to 64 bits."""
+    algebra = Floats(x.code, source, 32)
+    if "ftz" in instruction.modifiers and source == "f32":
+        value = algebra.flush(value)
+    number, element = algebra.widen(value)
+    rounding = next((m for m in instruction.modifiers if m in _INTEGRAL), "rzi")
+    integral = algebra.intrinsic(_INTEGRAL[rounding], element, number)
+    width = WIDTH[target]
+    kind = "s" if target.startswith("s") else "u"
+    vector, result = algebra.vector(element), algebra.vector(f"i{width}")
+    suffix = {"float": "f32", "double": "f64"}[element]
+    bits = x.code.intrinsic(f"llvm.fpto{kind}i.sat.v32i{width}.v32{suffix}", result, (vector, integral))
+    if source == "f64" or width == 64:
+        nan = algebra.compare("uno", element, number, number)
+        bits = algebra.select(nan, f"i{width}", splat(f"i{width}", 1 << (width - 1)), bits)
+    return bits
+
+
+def _float_to_float(x: Lowering, instruction: Instruction, value: str, source: str, target: str) -> str:
+    modifiers = instruction.modifiers
+    if "satfinite" in modifiers or "relu" in modifiers:
+        raise refuse(instruction)
+    origin = Floats(x.code, source, 32)
+    result = Floats(x.code, target, 32)
+    if "ftz" in modifiers and source == "f32":
+        value = origin.flush(value)
+    number, element = origin.widen(value)
+    integral = next((m for m in modifiers if m in _INTEGRAL), None)
+    if integral is not None:
+        number = origin.intrinsic(_INTEGRAL[integral], element, number)
+    rounding = next((m for m in modifiers if m in ("rn", "rz", "rm", "rp")), "rn")
+    if target == "f64":
+        if element == "float":
+            number = origin.cast("fpext", number, "float", "double")
+        bits = result.narrow(number, "double")
+    elif rounding == "rn" or WIDTH[source] <= WIDTH[target]:
+        bits = result.narrow(number, element)
+    elif target == "f32":
+        bits = result.narrow(result.directed(number, rounding), "float")
+    else:
+        bits = _directed_half(result, number, element, rounding)
+    if "ftz" in modifiers and target == "f32":
+        bits = result.flush(bits)
+    return _saturated(result, instruction, bits)
+
+
+def _directed_half(algebra: Floats, number: str, element: str, rounding: str) -> str:
+    """float -> f16 or bf16 toward zero, down or up: round to nearest, step back where that went too far."""
+    if element == "double":
+        number = algebra.to_odd(number)
+    bits = algebra.narrow(number, "float")
+    back, _ = algebra.widen(bits)
+    above = algebra.compare("ogt", "float", back, number)
+    below = algebra.compare("olt", "float", back, number)
+    negative = algebra.compare("slt", "i16", bits, splat("i16", 0))
+    none = splat("i1", 0)
+    if rounding == "rz":
+        down, up = algebra.select(negative, "i1", none, above), algebra.select(negative, "i1", below, none)
+    else:
+        down, up = (above, none) if rounding == "rm" else (none, below)
+    one = splat("i16", 1)
+    zero = algebra.compare("eq", "i16", algebra.operate("shl", "i16", bits, one), splat("i16", 0))
+    less, more = algebra.operate("sub", "i16", bits, one), algebra.operate("add", "i16", bits, one)
+    lower = algebra.select(zero, "i16", splat("i16", 0x8001), algebra.select(negative, "i16", more, less))
+    upper = algebra.select(zero, "i16", one, algebra.select(negative, "i16", less, more))
+    return algebra.select(down, "i16", lower, algebra.select(up, "i16", upper, bits))
+
+
+def _pack_pair(x: Lowering, instruction: Instruction, target: str) -> None:
+    """cvt.f16x2.f32 d, a, b: a becomes the upper half, b the lower."""
+    algebra = Floats(x.code, target.removesuffix("x2"), 32)
+    rounding = next((m for m in instruction.modifiers if m in ("rn", "rz")), "rn")
+    halves = []
+    for operand in reversed(instruction.operands[1:3]):
+        number, element = Floats(x.code, "f32", 32).widen(x.get(operand, "f32"))
+        bits = algebra.narrow(number, element) if rounding == "rn" else _directed_half(algebra, number, element, "rz")
+        if "relu" in instruction.modifiers:
+            negative = algebra.compare("ole", element, number, "zeroinitializer")
+            bits = algebra.select(negative, "i16", splat("i16", 0), bits)
+        if "satfinite" in instruction.modifiers:
+            raise refuse(instruction)
+        halves.append(bits)
+    x.put_result(instruction, x.pack(halves, 16))
+
+
+def _to_tf32(x: Lowering, instruction: Instruction) -> None:
+    """cvt.rna.tf32.f32: nearest with ties away from zero, 10 fraction bits."""
+    if instruction.modifiers[0] != "rna" or not is_float(instruction):
+        raise refuse(instruction)
+    code, vector = x.code, vec("i32")
+    bits = x.get(instruction.operands[1], "f32")
+    algebra = Floats(code, "f32", 32)
+    number, element = algebra.widen(bits)
+    rounded = code.op("and", vector, code.op("add", vector, bits, splat("i32", 0x1000)), splat("i32", 0xFFFFE000))
+    finite = algebra.compare("one", element, algebra.intrinsic("fabs", element, number), "splat (float 0x7FF0000000000000)")
+    rounded = code.select(finite, "i32", rounded, bits)
+    nan = algebra.compare("uno", element, number, number)
+    x.put_result(instruction, code.select(nan, "i32", splat("i32", NAN["f32"]), rounded))

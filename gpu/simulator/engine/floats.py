@@ -1,0 +1,342 @@
+"""Floating-point instructions.
+
+f32 and f64 are native.  f16 and bf16 (and their packed pairs, as 64 lanes) are computed in f32 where one rounding from
+f32 cannot differ from rounding the exact result (24 >= 2 * 11 + 2 bits), and their fma in f64 rounded to odd.  Directed
+roundings of f32 go through f64 rounded to odd, too: rounding an odd value again, in any direction, is exact.
+"""
+
+from __future__ import annotations
+
+from loadsparse.gpu.simulator.engine.ir import Code, splat
+from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
+from loadsparse.gpu.simulator.program import WIDTH, Instruction
+
+FLOAT = {"f16": "half", "f32": "float", "f64": "double"}
+NAN = {"f16": 0x7FFF, "bf16": 0x7FFF, "f32": 0x7FFFFFFF, "f64": 0x7FF8000000000000}
+"""What an operation that yields NaN writes."""
+ROUNDINGS = frozenset({"rn", "rz", "rm", "rp"})
+
+
+class Floats:
+    """Vector float algebra over `count` lanes of one scalar type."""
+
+    def __init__(self, code: Code, scalar: str, count: int) -> None:
+        self.code, self.scalar, self.count = code, scalar, count
+
+    def vector(self, element: str) -> str:
+        return f"<{self.count} x {element}>"
+
+    def cast(self, kind: str, value: str, source: str, target: str) -> str:
+        return self.code.v(f"{kind} {self.vector(source)} {value} to {self.vector(target)}")
+
+    def select(self, flags: str, element: str, yes: str, no: str) -> str:
+        vector = self.vector(element)
+        return self.code.v(f"select {self.vector('i1')} {flags}, {vector} {yes}, {vector} {no}")
+
+    def compare(self, how: str, element: str, a: str, b: str) -> str:
+        kind = "icmp" if element[0] == "i" else "fcmp"
+        return self.code.v(f"{kind} {how} {self.vector(element)} {a}, {b}")
+
+    def operate(self, name: str, element: str, *operands: str) -> str:
+        return self.code.op(name, self.vector(element), *operands)
+
+    def intrinsic(self, name: str, element: str, *operands: str) -> str:
+        vector = self.vector(element)
+        suffix = {"float": "f32", "double": "f64", "half": "f16"}.get(element, element)
+        return self.code.intrinsic(f"llvm.{name}.v{self.count}{suffix}", vector, *((vector, v) for v in operands))
+
+    def widen(self, bits: str) -> tuple[str, str]:
+        """Bit patterns of the scalar type -> (values, float element) in which it is computed."""
+        match self.scalar:
+            case "f32" | "f64":
+                element = FLOAT[self.scalar]
+                return self.cast("bitcast", bits, f"i{WIDTH[self.scalar]}", element), element
+            case "f16":
+                half = self.cast("bitcast", bits, "i16", "half")
+                return self.cast("fpext", half, "half", "float"), "float"
+            case _:
+                wide = self.operate("shl", "i32", self.cast("zext", bits, "i16", "i32"), splat("i32", 16))
+                return self.cast("bitcast", wide, "i32", "float"), "float"
+
+    def narrow(self, value: str, element: str) -> str:
+        """(values) -> bit patterns of the scalar type, rounded to nearest even; NaN becomes the canonical one."""
+        width = WIDTH[self.scalar]
+        if self.scalar in ("f32", "f64"):
+            if element == "double" and self.scalar == "f32":
+                value = self.cast("fptrunc", value, "double", "float")
+            bits = self.cast("bitcast", value, FLOAT[self.scalar], f"i{width}")
+            nan = self.compare("uno", FLOAT[self.scalar], value, value)
+        else:
+            if element == "double":
+                value = self.to_odd(value)
+            nan = self.compare("uno", "float", value, value)
+            if self.scalar == "f16":
+                half = self.cast("fptrunc", value, "float", "half")
+                bits = self.cast("bitcast", half, "half", "i16")
+            else:
+                wide = self.cast("bitcast", value, "float", "i32")
+                even = self.operate("and", "i32", self.operate("lshr", "i32", wide, splat("i32", 16)), splat("i32", 1))
+                wide = self.operate("add", "i32", self.operate("add", "i32", wide, even), splat("i32", 0x7FFF))
+                wide = self.operate("lshr", "i32", wide, splat("i32", 16))
+                bits = self.cast("trunc", wide, "i32", "i16")
+        return self.select(nan, f"i{width}", splat(f"i{width}", NAN[self.scalar]), bits)
+
+    def to_odd(self, value: str) -> str:
+        """double -> float rounded to odd: truncate, then set the last bit if anything was lost."""
+        truncated = self.directed(value, "rz")
+        back = self.cast("fpext", truncated, "float", "double")
+        lost = self.cast("zext", self.compare("one", "double", back, value), "i1", "i32")
+        bits = self.operate("or", "i32", self.cast("bitcast", truncated, "float", "i32"), lost)
+        return self.cast("bitcast", bits, "i32", "float")
+
+    def directed(self, value: str, rounding: str) -> str:
+        """double -> float rounded toward zero (rz), down (rm) or up (rp)."""
+        near = self.cast("fptrunc", value, "double", "float")
+        back = self.cast("fpext", near, "float", "double")
+        bits = self.cast("bitcast", near, "float", "i32")
+        above = self.compare("ogt", "double", back, value)
+        below = self.compare("olt", "double", back, value)
+        negative = self.compare("slt", "i32", bits, splat("i32", 0))
+        none = splat("i1", 0)
+        if rounding == "rz":
+            down, up = self.select(negative, "i1", none, above), self.select(negative, "i1", below, none)
+        else:
+            down, up = (above, none) if rounding == "rm" else (none, below)
+        one = splat("i32", 1)
+        zero = self.compare("eq", "i32", self.operate("shl", "i32", bits, one), splat("i32", 0))
+        toward_zero = self.operate("sub", "i32", bits, one)
+        away = self.operate("add", "i32", bits, one)
+        lower = self.select(zero, "i32", splat("i32", 0x80000001), self.select(negative, "i32", away, toward_zero))
+        upper = self.select(zero, "i32", one, self.select(negative, "i32", toward_zero, away))
+        bits = self.select(down, "i32", lower, self.select(up, "i32", upper, bits))
+        return self.cast("bitcast", bits, "i32", "float")
+
+    def odd_sum(self, a: str, b: str) -> str:
+        """a + b in double, rounded to odd (2Sum gives the error exactly)."""
+        total = self.operate("fadd", "double", a, b)
+        virtual = self.operate("fsub", "double", total, a)
+        rest = self.operate("fsub", "double", total, virtual)
+        error = self.operate(
+            "fadd", "double", self.operate("fsub", "double", a, rest), self.operate("fsub", "double", b, virtual)
+        )
+        bits = self.cast("bitcast", total, "double", "i64")
+        inexact = self.compare("one", "double", error, "zeroinitializer")
+        even = self.compare("eq", "i64", self.operate("and", "i64", bits, splat("i64", 1)), splat("i64", 0))
+        fix = self.operate("and", "i1", inexact, even)
+        opposite = self.operate("xor", "i64", bits, self.cast("bitcast", error, "double", "i64"))
+        inward = self.compare("slt", "i64", opposite, splat("i64", 0))
+        step = self.select(inward, "i64", splat("i64", -1), splat("i64", 1))
+        step = self.select(fix, "i64", step, splat("i64", 0))
+        return self.cast("bitcast", self.operate("add", "i64", bits, step), "i64", "double")
+
+    def flush(self, bits: str) -> str:
+        """f32 subnormals -> zero of the same sign."""
+        magnitude = self.operate("and", "i32", bits, splat("i32", 0x7F800000))
+        tiny = self.compare("eq", "i32", magnitude, splat("i32", 0))
+        return self.select(tiny, "i32", self.operate("and", "i32", bits, splat("i32", 0x80000000)), bits)
+
+
+class FloatOperation:
+    """Operands of one float instruction as float vectors; packed pairs become 64 lanes."""
+
+    def __init__(self, x: Lowering, instruction: Instruction) -> None:
+        self.x, self.instruction = x, instruction
+        self.type = instruction.modifiers[-1]
+        self.modifiers = frozenset(instruction.modifiers)
+        self.packed = self.type.endswith("x2")
+        self.scalar = self.type.removesuffix("x2")
+        if self.scalar not in NAN:
+            raise refuse(instruction)
+        self.floats = Floats(x.code, self.scalar, 64 if self.packed else 32)
+        self.rounding = next((m for m in instruction.modifiers if m in ROUNDINGS), "rn")
+        self.ftz = "ftz" in self.modifiers and self.scalar == "f32"
+        if "ftz" in self.modifiers and self.scalar != "f32":
+            raise refuse(instruction, "ftz of half precision")
+
+    def bits(self, operand_index: int) -> str:
+        """Bit patterns of a source (flushed if .ftz)."""
+        value = self.x.get(self.instruction.operands[operand_index], self.type)
+        if self.packed:
+            value = self.x.code.v(f"bitcast <32 x i32> {value} to <64 x i16>")
+        return self.floats.flush(value) if self.ftz else value
+
+    def source(self, operand_index: int) -> str:
+        return self.floats.widen(self.bits(operand_index))[0]
+
+    @property
+    def element(self) -> str:
+        return "double" if self.scalar == "f64" else "float"
+
+    def finish(self, value: str, element: str | None = None) -> None:
+        """Rounds, applies .sat, .relu and .ftz, and writes the destination."""
+        floats = self.floats
+        element = element or self.element
+        if element == "double" and self.scalar == "f32" and self.rounding != "rn":
+            value, element = floats.directed(value, self.rounding), "float"
+        self.finish_bits(floats.narrow(value, element))
+
+    def finish_bits(self, bits: str) -> None:
+        floats, width = self.floats, WIDTH[self.scalar]
+        integer = f"i{width}"
+        if self.ftz:
+            bits = floats.flush(bits)
+        if "sat" in self.modifiers or "relu" in self.modifiers:
+            value, element = floats.widen(bits)
+            nan = floats.compare("uno", element, value, value)
+            negative = floats.compare("ole", element, value, "zeroinitializer")
+            bits = floats.select(negative, integer, splat(integer, 0), bits)
+            if "sat" in self.modifiers:
+                one = {"f16": 0x3C00, "bf16": 0x3F80, "f32": 0x3F800000, "f64": 0x3FF0000000000000}[self.scalar]
+                above = floats.compare("oge", element, value, f"splat ({element} 1.0)")
+                bits = floats.select(above, integer, splat(integer, one), bits)
+                bits = floats.select(nan, integer, splat(integer, 0), bits)
+        if self.packed:
+            bits = self.x.code.v(f"bitcast <64 x i16> {bits} to <32 x i32>")
+        self.x.put_result(self.instruction, bits)
+
+
+def is_float(instruction: Instruction) -> bool:
+    return instruction.modifiers[-1].startswith(("f", "bf"))
+
+
+def float_sum(x: Lowering, instruction: Instruction) -> None:
+    """add, sub, mul."""
+    operation = FloatOperation(x, instruction)
+    a, b = operation.source(1), operation.source(2)
+    floats, element = operation.floats, operation.element
+    if operation.rounding == "rn":
+        return operation.finish(floats.operate(f"f{instruction.name}", element, a, b))
+    if operation.scalar != "f32":
+        raise refuse(instruction, "directed rounding of f64")
+    a, b = (floats.cast("fpext", v, "float", "double") for v in (a, b))
+    if instruction.name == "mul":
+        return operation.finish(floats.operate("fmul", "double", a, b), "double")
+    if instruction.name == "sub":
+        b = floats.code.v(f"fneg {floats.vector('double')} {b}")
+    total = floats.odd_sum(a, b)
+    return operation.finish(_signed_zero(floats, total, a, b, operation.rounding), "double")
+
+
+def _signed_zero(floats: Floats, total: str, a: str, b: str, rounding: str) -> str:
+    """An exact zero sum of opposite terms is -0 when rounding down."""
+    if rounding != "rm":
+        return total
+    zero = floats.compare("oeq", "double", total, "zeroinitializer")
+    a_bits, b_bits = (floats.cast("bitcast", v, "double", "i64") for v in (a, b))
+    mixed = floats.compare("slt", "i64", floats.operate("or", "i64", a_bits, b_bits), splat("i64", 0))
+    fix = floats.operate("and", "i1", zero, mixed)
+    return floats.select(fix, "double", "splat (double -0.0)", total)
+
+
+@lowers("fma")
+def fused(x: Lowering, instruction: Instruction) -> None:
+    operation = FloatOperation(x, instruction)
+    floats, scalar = operation.floats, operation.scalar
+    a, b, c = (operation.source(i) for i in (1, 2, 3))
+    if scalar in ("f32", "f64") and operation.rounding == "rn":
+        return operation.finish(floats.intrinsic("fma", operation.element, a, b, c))
+    if scalar == "f64":
+        raise refuse(instruction, "directed rounding of f64")
+    a, b, c = (floats.cast("fpext", v, "float", "double") for v in (a, b, c))
+    product = floats.operate("fmul", "double", a, b)
+    total = _signed_zero(floats, floats.odd_sum(product, c), product, c, operation.rounding)
+    if scalar == "f32":
+        return operation.finish(total, "double")
+    return operation.finish(total, "double")
+
+
+@lowers("rcp", "sqrt", "rsqrt", "ex2", "lg2", "sin", "cos", "tanh")
+def approximate(x: Lowering, instruction: Instruction) -> None:
+    """One-operand functions: .rn forms are IEEE; approximations are the double result rounded once."""
+    operation = FloatOperation(x, instruction)
+    floats, name = operation.floats, instruction.name
+    if operation.rounding != "rn":
+        raise refuse(instruction, "directed rounding")
+    a = operation.source(1)
+    one = f"splat ({operation.element} 1.0)"
+    if name == "rcp":
+        return operation.finish(floats.operate("fdiv", operation.element, one, a))
+    if name == "sqrt":
+        return operation.finish(floats.intrinsic("sqrt", operation.element, a))
+    wide = a if operation.element == "double" else floats.cast("fpext", a, "float", "double")
+    if name == "rsqrt":
+        result = floats.operate("fdiv", "double", "splat (double 1.0)", floats.intrinsic("sqrt", "double", wide))
+    else:
+        function = {"ex2": "exp2", "lg2": "log2"}.get(name, name)
+        result = floats.intrinsic(function, "double", wide)
+    return operation.finish(result, "double")
+
+
+def float_divide(x: Lowering, instruction: Instruction) -> None:
+    operation = FloatOperation(x, instruction)
+    if operation.rounding != "rn":
+        raise refuse(instruction, "directed rounding")
+    operation.finish(operation.floats.operate("fdiv", operation.element, operation.source(1), operation.source(2)))
+
+
+def float_sign(x: Lowering, instruction: Instruction) -> None:
+    """abs and neg change the sign bit only."""
+    operation = FloatOperation(x, instruction)
+    width = WIDTH[operation.scalar]
+    integer, top = f"i{width}", 1 << (width - 1)
+    bits = operation.bits(1)
+    if instruction.name == "abs":
+        bits = operation.floats.operate("and", integer, bits, splat(integer, top - 1))
+    else:
+        bits = operation.floats.operate("xor", integer, bits, splat(integer, top))
+    operation.finish_bits(bits)
+
+
+def float_extreme(x: Lowering, instruction: Instruction) -> None:
+    """min, max: the other operand beside a NaN (.NaN: NaN); -0 < +0."""
+    operation = FloatOperation(x, instruction)
+    floats = operation.floats
+    if len(instruction.operands) > 3 or "abs" in operation.modifiers or "xorsign" in operation.modifiers:
+        raise refuse(instruction)
+    propagate = "NaN" in operation.modifiers
+    name = ("minimum" if propagate else "minimumnum") if instruction.name == "min" else (
+        "maximum" if propagate else "maximumnum"
+    )  # fmt: skip
+    operation.finish(floats.intrinsic(name, operation.element, operation.source(1), operation.source(2)))
+
+
+@lowers("copysign")
+def copy_sign(x: Lowering, instruction: Instruction) -> None:
+    """d = b with the sign of a."""
+    operation = FloatOperation(x, instruction)
+    width = WIDTH[operation.scalar]
+    integer, top = f"i{width}", 1 << (width - 1)
+    a, b = operation.bits(1), operation.bits(2)
+    sign = operation.floats.operate("and", integer, a, splat(integer, top))
+    rest = operation.floats.operate("and", integer, b, splat(integer, top - 1))
+    operation.finish_bits(operation.floats.operate("or", integer, sign, rest))
+
+
+@lowers("testp")
+def test_property(x: Lowering, instruction: Instruction) -> None:
+    operation = FloatOperation(x, instruction)
+    floats, code = operation.floats, x.code
+    width = WIDTH[operation.scalar]
+    integer = f"i{width}"
+    value = operation.source(1)
+    magnitude = floats.operate("and", integer, operation.bits(1), splat(integer, (1 << (width - 1)) - 1))
+    fraction = {"f32": 23, "f64": 52}[operation.scalar]
+    infinity = ((1 << (width - 1 - fraction)) - 1) << fraction
+    kind = instruction.modifiers[0]
+    element = operation.element
+    match kind:
+        case "finite":
+            flag = floats.compare("ult", integer, magnitude, splat(integer, infinity))
+        case "infinite":
+            flag = floats.compare("eq", integer, magnitude, splat(integer, infinity))
+        case "number":
+            flag = floats.compare("ord", element, value, value)
+        case "notanumber":
+            flag = floats.compare("uno", element, value, value)
+        case "normal":
+            above = floats.compare("uge", integer, magnitude, splat(integer, 1 << fraction))
+            flag = code.op("and", "<32 x i1>", above, floats.compare("ult", integer, magnitude, splat(integer, infinity)))
+        case _:
+            below = floats.compare("ult", integer, magnitude, splat(integer, 1 << fraction))
+            flag = code.op("and", "<32 x i1>", below, floats.compare("ne", integer, magnitude, splat(integer, 0)))
+    x.put_result(instruction, flag)

@@ -1,0 +1,281 @@
+"""One launch: memory for blocks and tables, workers on threads, and the outcome put together."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadsparse.gpu.simulator.engine import layout as L
+from loadsparse.gpu.simulator.engine import runtime, scheduler
+from loadsparse.gpu.simulator.engine.compiled import Compiled, prepare
+from loadsparse.gpu.simulator.engine.lowering import Unsupported
+from loadsparse.gpu.simulator.request import COUNTERS, DEFAULT_BUDGET, Hazard, HazardKind, Outcome, Request
+
+Bytes = NDArray[np.uint8]
+_WORD = ctypes.c_int64
+
+
+class Memory:
+    """Zeroed, 64-byte aligned host memory that lives as long as this object."""
+
+    def __init__(self) -> None:
+        self.kept: list[Bytes] = []
+
+    def take(self, size: int) -> int:
+        """Address of `size` fresh bytes (and 64 spare ones, so that vector loads may read past the end)."""
+        raw = np.zeros(size + 128, np.uint8)
+        self.kept.append(raw)
+        return -(-raw.ctypes.data // 64) * 64
+
+    def hold(self, array: Bytes) -> int:
+        self.kept.append(array)
+        return int(array.ctypes.data)
+
+
+def _words(address: int, count: int) -> NDArray[np.int64]:
+    return np.ctypeslib.as_array((_WORD * count).from_address(address))
+
+
+def function(address: int, arguments: int) -> ctypes._FuncPointer:
+    """A native function of int64 arguments; it runs without the GIL."""
+    return ctypes.CFUNCTYPE(_WORD, *([_WORD] * arguments))(address)
+
+
+@dataclass(slots=True)
+class Worker:
+    """One thread's own structures."""
+
+    block: int
+    state: int
+    counters: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    hazards: int
+
+
+class Launch:
+    """Everything that one run needs."""
+
+    def __init__(self, request: Request, compiled: Compiled) -> None:
+        self.request, self.compiled = request, compiled
+        self.memory = Memory()
+        self.blocks = int(np.prod(request.grid, dtype=np.int64))
+        self.threads = int(np.prod(request.block, dtype=np.int64))
+        self.warps = -(-self.threads // 32)
+        self.table = self._table()
+        parameters = np.zeros(max(compiled.param_bytes, request.parameters.size, 8), np.uint8)
+        parameters[: request.parameters.size] = request.parameters
+        self.parameters = self.memory.hold(parameters)
+        library = runtime.library()
+        names = {name: library.addresses[runtime.prefix() + name] for name in ("run_blocks", "start_block", "run_block")}
+        self.run_blocks = function(names["run_blocks"], 5)
+        self.start_block = function(names["start_block"], 3)
+        self.run_block = function(names["run_block"], 1)
+
+    def _table(self) -> tuple[int, int]:
+        """The allocation table: (address, entries)."""
+        allocations = self.request.allocations
+        count = max(allocations, default=0) + 1
+        if count > 2**20:
+            raise ValueError("too many allocations")
+        address = self.memory.take(count * L.T_ENTRY_BYTES)
+        table = _words(address, count * 4).reshape(count, 4)
+        for number, allocation in allocations.items():
+            if number in (1, 2, 4) or allocation.data.size == 0:
+                continue
+            data = allocation.data
+            if data.dtype != np.uint8 or not data.flags.c_contiguous or not data.flags.writeable:
+                raise ValueError(f"allocation {allocation.name} is not a writable contiguous byte array")
+            table[number, 0] = self.memory.hold(data)
+            table[number, 1] = data.size
+            if allocation.defined is not None and self.request.checks.uninitialized:
+                table[number, 2] = self.memory.hold(allocation.defined)
+            table[number, 3] = allocation.read_only
+        return address, count
+
+    def worker(self) -> Worker:
+        """Structures of one thread: counters, hazards, budget, and a block to reuse."""
+        memory, compiled = self.memory, self.compiled
+        sites, blocks = compiled.instruction_count, compiled.block_count
+        counters, counts = memory.take(sites * L.C_SITE_BYTES), memory.take((blocks + 1) * L.N_BYTES)
+        hazards = memory.take(L.H_RECORDS + L.H_CAPACITY * L.H_BYTES)
+        state = memory.take(L.WORKER_BYTES)
+        _words(state, 8)[L.K_BUDGET // 8] = min(self.request.budget, 2**62)
+        worker = Worker(
+            0, state, _words(counters, sites * 8).reshape(sites, 8), _words(counts, (blocks + 1) * 4).reshape(-1, 4), hazards
+        )
+        worker.block = self.block(worker)
+        return worker
+
+    def block(self, worker: Worker) -> int:
+        """Memory of one live block."""
+        request, memory, compiled = self.request, self.memory, self.compiled
+        address = memory.take(L.BLOCK_BYTES)
+        b = _words(address, L.BLOCK_BYTES // 8)
+
+        def put(offset: int, value: int) -> None:
+            b[offset // 8] = value
+
+        for axis in range(3):
+            put(L.B_NTID + 8 * axis, request.block[axis])
+            put(L.B_NCTAID + 8 * axis, request.grid[axis])
+        shared = request.static_shared_bytes + request.dynamic_shared_bytes
+        padded = 32 * self.warps
+        put(L.B_WARP_COUNT, self.warps)
+        put(L.B_THREADS, self.threads)
+        put(L.B_WARP_BYTES, compiled.warp_bytes)
+        put(L.B_TABLE, self.table[0])
+        put(L.B_TABLE_COUNT, self.table[1])
+        put(L.B_SHARED, memory.take(shared))
+        put(L.B_SHARED_BYTES, shared)
+        put(L.B_SHARED_DEFINED, memory.take(shared))
+        put(L.B_DYNAMIC_SHARED, request.dynamic_shared_bytes)
+        put(L.B_PARAM, self.parameters)
+        put(L.B_PARAM_BYTES, max(compiled.param_bytes, request.parameters.size))
+        put(L.B_LOCAL, memory.take(padded * request.local_bytes))
+        put(L.B_LOCAL_BYTES, request.local_bytes)
+        put(L.B_LOCAL_DEFINED, memory.take(padded * request.local_bytes))
+        put(L.B_COUNTERS, worker.counters.ctypes.data)
+        put(L.B_BLOCK_COUNTS, worker.counts.ctypes.data)
+        put(L.B_HAZARDS, worker.hazards)
+        put(L.B_WORKER, worker.state)
+        put(L.B_RUN, compiled.address)
+        cells = shared + 4
+        for offset, width in (
+            (L.B_WRITES, 4), (L.B_READS, 4), (L.B_OLDER_READS, 4),
+            (L.B_WRITE_SITES, 2), (L.B_READ_SITES, 2), (L.B_OLDER_READ_SITES, 2),
+        ):  # fmt: skip
+            put(offset, memory.take(cells * width) if request.checks.races else 0)
+        put(L.B_THREAD_FLOOR, memory.take(4 * 1024))
+        put(L.B_ORDER, memory.take(4 * 1024 * padded) if compiled.partial_order and request.checks.races else 0)
+        if compiled.has_copies:
+            put(L.B_PENDING, memory.take(cells))
+            put(L.B_QUEUE, memory.take(padded * L.QUEUE_BYTES))
+        put(L.B_EAGER, request.cp_async == "eager")
+        put(L.B_SOURCE_LOW, -1)
+        warps = memory.take(self.warps * compiled.warp_bytes)
+        put(L.B_WARPS, warps)
+        bx, by, _ = request.block
+        for index in range(self.warps):
+            base = warps + index * compiled.warp_bytes
+            _words(base + L.W_INDEX, 1)[0] = index
+            lane = np.arange(32 * index, 32 * index + 32)
+            tid = np.ctypeslib.as_array((ctypes.c_int32 * 96).from_address(base + L.W_TID)).reshape(3, 32)
+            tid[0], tid[1], tid[2] = lane % bx, lane // bx % by, lane // (bx * by)
+        return address
+
+    def run(self) -> Outcome:
+        """Executes every block."""
+        start = time.perf_counter()
+        count = self.worker_count()
+        workers = [self.worker() for _ in range(count)]
+        if count > 1:
+            threads = [
+                threading.Thread(target=self.run_blocks, args=(w.block, i, self.blocks, count, self.compiled.clear_bytes))
+                for i, w in enumerate(workers)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        elif self.compiled.observable_order:
+            self._in_order(workers[0])
+        else:
+            self.run_blocks(workers[0].block, 0, self.blocks, 1, self.compiled.clear_bytes)
+        return self._outcome(workers, time.perf_counter() - start)
+
+    def worker_count(self) -> int:
+        """Threads over which blocks are spread: one if their order could be observed."""
+        if self.compiled.observable_order or self.request.budget < DEFAULT_BUDGET:
+            return 1
+        return max(1, min(os.cpu_count() or 1, self.blocks, 8))
+
+    def _in_order(self, worker: Worker) -> None:
+        """Blocks in linear order; one that only yields gives way to the next."""
+        idle = [worker.block]
+        live: list[int] = []
+        following = 0
+        while following < self.blocks or live:
+            for block in list(live):
+                state = self.run_block(block)
+                if state == scheduler.STOPPED:
+                    return
+                if state == scheduler.FINISHED:
+                    live.remove(block)
+                    idle.append(block)
+            while following < self.blocks and len(live) < max(1, self.request.max_live_blocks):
+                block = idle.pop() if idle else self.block(worker)
+                self.start_block(block, following, self.compiled.clear_bytes)
+                following += 1
+                state = self.run_block(block)
+                if state == scheduler.STOPPED:
+                    return
+                if state == scheduler.FINISHED:
+                    idle.append(block)
+                else:
+                    live.append(block)
+
+    # results
+
+    def _outcome(self, workers: list[Worker], seconds: float) -> Outcome:
+        compiled = self.compiled
+        counters = sum((w.counters for w in workers), np.zeros_like(workers[0].counters))
+        counts = sum((w.counts for w in workers), np.zeros_like(workers[0].counts))
+        executions = np.zeros(compiled.instruction_count, np.int64)
+        lanes = np.zeros_like(executions)
+        for number, (start, stop, coarse_stop) in enumerate(compiled.ranges):
+            full, groups, active, _ = counts[number]
+            executions[start:coarse_stop] += full
+            lanes[start:coarse_stop] += 32 * full
+            executions[start:stop] += groups
+            lanes[start:stop] += active
+        by_name = {name: np.ascontiguousarray(counters[:, i]) for i, name in enumerate(COUNTERS)}
+        stopped: HazardKind | None = None
+        for worker in workers:
+            code = int(_words(worker.state, 8)[L.K_STOPPED // 8])
+            if code:
+                stopped = L.KINDS[code - 1]
+        return Outcome(executions, lanes, by_name, self._hazards(workers), stopped, execute_seconds=seconds)
+
+    def _hazards(self, workers: list[Worker]) -> list[Hazard]:
+        """Records of all workers: the lowest block's is the first occurrence."""
+        merged: dict[tuple[str, int, int | None], Hazard] = {}
+        for worker in workers:
+            count = int(_words(worker.hazards, 1)[0])
+            records = _words(worker.hazards + L.H_RECORDS, max(1, count) * 9).reshape(-1, 9)[:count]
+            for kind, site, other, block, thread, address, size, detail, events in records.tolist():
+                if other == -2:
+                    site, other = self.compiled.ranges[site][0], -1
+                hazard = Hazard(
+                    L.KINDS[kind], site, None if other < 0 else other, block, thread,
+                    None if size < 0 else address & (2**64 - 1), None if size < 0 else size, L.DETAILS[detail], events,
+                )  # fmt: skip
+                key = (hazard.kind, hazard.instruction, hazard.other)
+                earlier = merged.get(key)
+                if earlier is None:
+                    merged[key] = hazard
+                else:
+                    first, later = (earlier, hazard) if earlier.block <= hazard.block else (hazard, earlier)
+                    first.count += later.count
+                    merged[key] = first
+        return sorted(merged.values(), key=lambda h: (h.block, h.instruction, h.kind, h.other or 0))
+
+
+def run(request: Request) -> Outcome:
+    """Executes one launch natively.
+
+    Raises `Unsupported` (before anything has run) for kernels that only the interpreter executes.
+    """
+    if request.schedule != "default":
+        raise Unsupported("the LLVM engine only runs the default schedule")
+    started = time.perf_counter()
+    compiled = prepare(request)
+    translated = time.perf_counter() - started
+    outcome = Launch(request, compiled).run()
+    outcome.translate_seconds = translated
+    return outcome

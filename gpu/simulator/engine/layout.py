@@ -1,0 +1,142 @@
+"""Where the fields of the engine's structures lie, in bytes.  Generated code and run-time functions share these.
+
+`B` is a block on its worker (all fields 64 bits), `W` a warp of it.  Pointers are host addresses.
+"""
+
+from __future__ import annotations
+
+# block: launch constants
+B_NTID = 0
+B_CTAID = 24
+B_NCTAID = 48
+B_LINEAR = 72
+B_WARP_COUNT = 80
+B_THREADS = 88
+B_WARPS = 96
+B_WARP_BYTES = 104
+B_TABLE = 112
+B_TABLE_COUNT = 120
+B_SHARED = 128
+B_SHARED_BYTES = 136
+B_SHARED_DEFINED = 144
+B_DYNAMIC_SHARED = 152
+B_PARAM = 160
+B_PARAM_BYTES = 168
+B_LOCAL = 176
+B_LOCAL_BYTES = 184
+B_LOCAL_DEFINED = 192
+# block: bookkeeping
+B_COUNTERS = 200
+B_BLOCK_COUNTS = 208
+B_HAZARDS = 216
+B_WORKER = 224
+B_TURN = 232
+B_STATE = 240
+B_RUN = 248
+B_LIVE_WARPS = 256
+B_GRID_THREADS = 264
+# block: races
+B_CLOCK = 272
+B_FLOOR = 280
+B_WRITES = 288
+B_READS = 296
+B_OLDER_READS = 304
+B_WRITE_SITES = 312
+B_READ_SITES = 320
+B_OLDER_READ_SITES = 328
+B_THREAD_FLOOR = 336
+B_ORDER = 344
+# block: cp.async
+B_PENDING = 352
+B_PENDING_COUNT = 360
+B_QUEUE = 368
+B_EAGER = 376
+B_SOURCE_LOW = 384
+B_SOURCE_HIGH = 392
+# block: barriers, 16 of BARRIER_BYTES
+B_BARRIERS = 448
+BARRIER_BYTES = 64
+BARRIER_ARRIVED = 0
+BARRIER_NEEDED = 8
+BARRIER_WARPS = 16
+BARRIER_POPC = 24
+BARRIER_ALL = 32
+BARRIER_ANY = 40
+BARRIER_RESULT = 48
+BLOCK_BYTES = B_BARRIERS + 16 * BARRIER_BYTES
+
+# worker
+K_BUDGET = 0
+K_STOPPED = 8
+K_STEALS = 16
+K_INSTRUCTIONS = 24
+WORKER_BYTES = 64
+
+# warp
+W_PC = 0
+W_LIVE = 128
+W_WAITING = 132
+W_INDEX = 136
+W_STATUS = 144
+W_BARRIER = 152
+W_FENCED = 160
+W_TID = 192
+W_ADDRESS = 576
+W_DATA = 832
+W_DEFINED = 1856
+W_MMA = 1920
+W_SCRATCH = 3968
+W_MATRIX_DEFINED = 12288
+W_REGISTERS = 12800
+"""W_DATA: up to 4 elements of 32 lanes, 256 bytes apart; W_DEFINED: their masks; W_SCRATCH: bank and segment lists."""
+
+# warp status
+READY, AT_BARRIER, FINISHED = 0, 1, 2
+
+# why run_warp returned
+EXITED, WAITS, YIELDED, STOPPED = 0, 1, 2, 3
+
+# allocation table entries
+T_DATA, T_BYTES, T_DEFINED, T_READ_ONLY, T_ENTRY_BYTES = 0, 8, 16, 24, 32
+
+# hazard records, after a count at offset 0
+H_COUNT, H_RECORDS, H_CAPACITY = 0, 64, 8192
+H_KIND, H_SITE, H_OTHER, H_BLOCK, H_THREAD, H_ADDRESS, H_SIZE, H_DETAIL, H_EVENTS, H_BYTES = range(0, 80, 8)
+
+KINDS = ("bounds", "alignment", "uninitialized", "race", "pending", "convergence", "deadlock", "budget", "trap")
+BOUNDS, ALIGNMENT, UNINITIALIZED, RACE, PENDING, CONVERGENCE, DEADLOCK, BUDGET, TRAP = range(9)
+DETAILS = (
+    "", "guard", "address", "value", "write after write", "read after write", "write after read", "read", "write",
+    "source", "unwaited", "stuck", "guards differ", "not in own mask", "inactive source", "trap",
+)  # fmt: skip
+(
+    NO_DETAIL, GUARD, ADDRESS, VALUE, WRITE_WRITE, READ_WRITE, WRITE_READ, READ, WRITE, SOURCE, UNWAITED, STUCK,
+    GUARDS_DIFFER, NOT_IN_MASK, INACTIVE, TRAPPED,
+) = range(16)  # fmt: skip
+
+# counters per instruction
+C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_SITE_BYTES = 0, 8, 16, 24, 32, 40, 64
+
+# block counts per basic block: executions by full warps; executions and lanes of other groups
+N_FULL, N_GROUPS, N_LANES, N_BYTES = 0, 8, 16, 32
+
+# races: an entry is clock << CLOCK_SHIFT | atomic | thread; 0 is "none"
+THREAD_MASK = 1023
+ATOMIC_BIT = 1024
+CLOCK_SHIFT = 11
+CLOCK_LIMIT = 1 << 20
+
+# cp.async: per thread a ring of copies
+QUEUE_HEADER = 32
+QUEUE_CAPACITY = 256
+Q_FIRST, Q_COUNT, Q_OPEN, Q_SPARE = 0, 8, 16, 24
+Q_TARGET, Q_SOURCE, Q_BYTES, Q_READ, Q_SITE, Q_GROUP, Q_DATA, Q_DEFINED, Q_COPY_BYTES = 0, 8, 16, 24, 32, 40, 48, 64, 72
+QUEUE_BYTES = QUEUE_HEADER + QUEUE_CAPACITY * Q_COPY_BYTES
+
+# where an access lands; GENERIC addresses say it themselves
+GENERIC, GLOBAL, SHARED, LOCAL, PARAM, CONST = range(6)
+OFFSET_MASK = (1 << 36) - 1
+ALLOCATION_SHIFT = 36
+
+# bits of the checks that a run-time function is specialised for
+CHECK_BOUNDS, CHECK_ALIGNMENT, CHECK_UNINITIALIZED, CHECK_RACES, CHECK_PENDING = 1, 2, 4, 8, 16

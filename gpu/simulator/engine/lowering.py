@@ -1,0 +1,320 @@
+"""What the lowering of one instruction sees: operands as vectors, the active mask, defined bits, results.
+
+Inside a block every register is an SSA value; registers that a later block reads are stored to the warp's register
+file when they are written.  `lowers` registers one function per opcode name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from loadsparse.gpu.simulator.engine import layout
+from loadsparse.gpu.simulator.engine.blocks import Flow, written
+from loadsparse.gpu.simulator.engine.ir import FULL, Code, lanes, splat, vec
+from loadsparse.gpu.simulator.engine.mma import Multiply
+from loadsparse.gpu.simulator.program import (
+    WIDTH,
+    Address,
+    Immediate,
+    Instruction,
+    Kernel,
+    Negated,
+    Operand,
+    Pair,
+    Register,
+    Special,
+    Variable,
+    Vector,
+)
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, CONSTANT, LOCAL, PARAM, SHARED, Checks
+
+WINDOW = {"shared": SHARED, "local": LOCAL, "const": CONSTANT, "global": CONSTANT, "param": PARAM}
+
+
+class Unsupported(NotImplementedError):
+    """The engine cannot translate this kernel; the interpreter may."""
+
+
+def refuse(instruction: Instruction, why: str = "") -> Unsupported:
+    """The exception for an instruction that this engine does not know."""
+    detail = f" ({why})" if why else ""
+    return Unsupported(f"line {instruction.line}: the LLVM engine does not support {instruction.opcode}{detail}")
+
+
+Lowerer = Callable[["Lowering", Instruction], None]
+TABLE: dict[str, Lowerer] = {}
+
+
+def lowers(*names: str) -> Callable[[Lowerer], Lowerer]:
+    """Registers the lowering of opcodes."""
+
+    def register(function: Lowerer) -> Lowerer:
+        TABLE.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+@dataclass(slots=True)
+class Frame:
+    """What is fixed for one kernel: flow, checks, and the place of every register in a warp's memory."""
+
+    kernel: Kernel
+    flow: Flow
+    checks: Checks
+    arch: str
+    granule: int
+    static_shared: int
+    slots: dict[int, int]
+    """Register index -> byte offset in the warp structure."""
+    defined_slots: dict[int, int]
+    helpers: dict[str, str] = field(default_factory=dict)
+    """Text of the helper functions that the kernel needs, by name."""
+    multiplies: dict[str, Multiply] = field(default_factory=dict)
+    """The Tensor Core variants that it needs, by name."""
+    has_copies: bool = False
+    is_entry: bool = True
+    param_bytes: int = 0
+    index: int = 0
+    """Instruction being lowered."""
+
+
+def element_of(register: Register) -> str:
+    """LLVM type of one lane."""
+    width = WIDTH[register.type]
+    return f"i{16 if width == 8 else width}"
+
+
+class Lowering:
+    """The state of one block being emitted."""
+
+    def __init__(self, frame: Frame, code: Code, mask: str, live_out: set[int]) -> None:
+        self.frame, self.code = frame, code
+        self.group_mask = mask
+        self.mask = mask
+        self.live_out = live_out
+        self.values: dict[int, str] = {}
+        self.defined: dict[int, str] = {}
+        self.bad_guard = "0"
+
+    # operands
+
+    def value_of(self, register: Register) -> str:
+        """The vector that a register holds now."""
+        value = self.values.get(register.index)
+        if value is None:
+            element = element_of(register)
+            offset = self.frame.slots.get(register.index)
+            if offset is None:
+                value = splat(element, 0)
+            elif element == "i1":
+                value = self.code.flags(self.code.load("i32", "%W", offset, 4))
+            else:
+                value = self.code.load(vec(element), "%W", offset, 64)
+            self.values[register.index] = value
+        return value
+
+    def defined_register(self, register: Register) -> str:
+        """i32 mask of the lanes in which a register is defined."""
+        if not self.frame.checks.uninitialized or register.index not in self.frame.flow.maybe_undefined:
+            return FULL
+        mask = self.defined.get(register.index)
+        if mask is None:
+            offset = self.frame.defined_slots.get(register.index)
+            mask = self.code.load("i32", "%W", offset, 4) if offset is not None else "0"
+            self.defined[register.index] = mask
+        return mask
+
+    def defined_of(self, *operands: Operand | None) -> str:
+        """AND of the defined masks of operands."""
+        mask = FULL
+        for operand in operands:
+            match operand:
+                case Register():
+                    mask = self.code.mask_and(mask, self.defined_register(operand))
+                case Negated(register=register):
+                    mask = self.code.mask_and(mask, self.defined_register(register))
+                case Vector(elements=elements):
+                    mask = self.code.mask_and(mask, self.defined_of(*elements))
+                case Address(base=Register() as register):
+                    mask = self.code.mask_and(mask, self.defined_register(register))
+        return mask
+
+    def get(self, operand: Operand | None, type_: str) -> str:
+        """An operand as a vector of bit patterns as wide as `type_`."""
+        width = WIDTH[type_]
+        element = f"i{width}"
+        match operand:
+            case Register():
+                return self.resize(self.value_of(operand), element_of(operand), element)
+            case Negated(register=register):
+                return self.code.op("xor", vec("i1"), self.value_of(register), splat("i1", 1))
+            case Immediate(value=value, float_bits=float_bits):
+                return splat(element, self.literal(value, float_bits, type_))
+            case Special():
+                return self.resize(*self.special(operand), element)
+            case Variable():
+                return splat(element, self.variable_address(operand) & (2**width - 1))
+            case Address(base=Variable() as base, offset=offset):
+                return splat(element, (self.variable_address(base) + offset) & (2**width - 1))
+            case Vector(elements=elements) if len(elements) * (part := width // max(1, len(elements))) == width:
+                return self.pack([self.get(e, f"b{part}") for e in elements], part)
+        raise Unsupported(f"the LLVM engine cannot read operand {operand!r}")
+
+    @staticmethod
+    def literal(value: int, float_bits: int, type_: str) -> int:
+        """Bits of an immediate; a float literal is written for the width it is used at."""
+        width = WIDTH[type_]
+        if float_bits and float_bits != width:
+            import struct
+
+            number = struct.unpack("<f" if float_bits == 32 else "<d", value.to_bytes(float_bits // 8, "little"))[0]
+            if width not in (32, 64):
+                raise Unsupported(f"a float literal where {type_} is wanted")
+            value = int.from_bytes(struct.pack("<f" if width == 32 else "<d", number), "little")
+        value &= 2**width - 1
+        return value
+
+    def variable_address(self, variable: Variable) -> int:
+        """Offset of a variable in its window, or its generic address for global, const."""
+        offset = variable.offset + (self.frame.static_shared if variable.dynamic else 0)
+        return offset if variable.space in ("shared", "local", "param") else CONSTANT << ALLOCATION_BITS | offset
+
+    def pack(self, parts: list[str], width: int) -> str:
+        """Little-endian concatenation of vectors of `width` bits."""
+        total = f"i{width * len(parts)}"
+        result = splat(total, 0)
+        for index, part in enumerate(parts):
+            wide = self.resize(part, f"i{width}", total)
+            if index:
+                wide = self.code.op("shl", vec(total), wide, splat(total, width * index))
+                result = self.code.op("or", vec(total), result, wide)
+            else:
+                result = wide
+        return result
+
+    def special(self, special: Special) -> tuple[str, str]:
+        """A special register: (vector, element type)."""
+        code = self.code
+        name, component = special.name.lstrip("%"), special.component
+        axis = {"x": 0, "y": 1, "z": 2, "": 0, "w": 3}[component]
+        if name == "tid" and axis < 3:
+            return code.load(vec("i32"), "%W", layout.W_TID + 128 * axis, 64), "i32"
+        if name in ("ntid", "ctaid", "nctaid") and axis < 3:
+            base = {"ntid": layout.B_NTID, "ctaid": layout.B_CTAID, "nctaid": layout.B_NCTAID}[name]
+            return code.broadcast("i32", code.load("i32", "%B", base + 8 * axis, 8)), "i32"
+        if axis == 3:
+            return splat("i32", 0), "i32"
+        if name == "laneid":
+            return lanes("i32", list(range(32))), "i32"
+        if name == "warpid":
+            return code.broadcast("i32", code.load("i32", "%W", layout.W_INDEX, 8)), "i32"
+        if name == "nwarpid":
+            return code.broadcast("i32", code.load("i32", "%B", layout.B_WARP_COUNT, 8)), "i32"
+        if name == "WARP_SZ":
+            return splat("i32", 32), "i32"
+        if name in ("dynamic_smem_size", "total_smem_size"):
+            offset = layout.B_DYNAMIC_SHARED if name == "dynamic_smem_size" else layout.B_SHARED_BYTES
+            return code.broadcast("i32", code.load("i32", "%B", offset, 8)), "i32"
+        masks = {
+            "lanemask_eq": lambda lane: 1 << lane,
+            "lanemask_lt": lambda lane: (1 << lane) - 1,
+            "lanemask_le": lambda lane: (2 << lane) - 1,
+            "lanemask_gt": lambda lane: 0xFFFFFFFF & ~((2 << lane) - 1),
+            "lanemask_ge": lambda lane: 0xFFFFFFFF & ~((1 << lane) - 1),
+        }
+        if name in masks:
+            return lanes("i32", [masks[name](lane) for lane in range(32)]), "i32"
+        raise Unsupported(f"the LLVM engine does not support the special register %{name}")
+
+    # small vector algebra
+
+    def resize(self, value: str, source: str, target: str) -> str:
+        """Zero-extends or truncates integer lanes."""
+        a, b = int(source[1:]), int(target[1:])
+        if a == b:
+            return value
+        return self.code.v(f"{'zext' if a < b else 'trunc'} {vec(source)} {value} to {vec(target)}")
+
+    def minimum(self, element: str, value: str, limit: int) -> str:
+        """Unsigned minimum with a constant."""
+        vector = vec(element)
+        return self.code.intrinsic(f"llvm.umin.v32{element}", vector, (vector, value), (vector, splat(element, limit)))
+
+    # results
+
+    def put(self, register: Register, value: str, defined: str) -> None:
+        """Writes a register in the active lanes; `value` has the register's own width."""
+        element = element_of(register)
+        index = register.index
+        partial = self.mask != self.group_mask
+        kept = index in self.live_out
+        if partial or (kept and self.mask != FULL):
+            old = self.value_of(register)
+            value = self.code.select(self.code.flags(self.mask), element, value, old)
+        self.values[index] = value
+        offset = self.frame.slots.get(index)
+        if kept and offset is not None:
+            if element == "i1":
+                self.code.store("i32", self.code.bits(value), "%W", offset, 4)
+            else:
+                self.code.store(vec(element), value, "%W", offset, 64)
+        if self.frame.checks.uninitialized and index in self.frame.flow.maybe_undefined:
+            if partial or (kept and self.mask != FULL):
+                defined = self.code.mask_blend(self.mask, defined, self.defined_register(register))
+            self.defined[index] = defined
+            offset = self.frame.defined_slots.get(index)
+            if kept and offset is not None:
+                self.code.store("i32", defined, "%W", offset, 4)
+
+    def put_operand(self, operand: Operand | None, value: str, element: str, defined: str) -> None:
+        """Writes a destination operand (a register, `_`, or {low, high} of a wide value), resizing."""
+        if isinstance(operand, Register):
+            self.put(operand, self.resize(value, element, element_of(operand)), defined)
+        elif isinstance(operand, Vector):
+            width = int(element[1:]) // len(operand.elements)
+            for index, part in enumerate(operand.elements):
+                if part is not None:
+                    moved = self.code.op("lshr", vec(element), value, splat(element, width * index)) if index else value
+                    self.put_operand(part, self.resize(moved, element, f"i{width}"), f"i{width}", defined)
+        elif operand is not None:
+            raise Unsupported(f"the LLVM engine cannot write operand {operand!r}")
+
+    def put_result(self, instruction: Instruction, value: str, defined: str | None = None) -> None:
+        """Writes the one destination register of an instruction; by default defined where all sources are."""
+        destination = written(instruction)[0]
+        if defined is None:
+            defined = self.defined_of(*instruction.operands[1:])
+        self.put(destination, value, defined)
+
+    def move(self, instruction: Instruction) -> None:
+        """mov (scalars, vector pack and unpack, addresses of variables) and cvta."""
+        target, source = instruction.operands[:2]
+        type_ = instruction.modifiers[-1]
+        if instruction.name == "cvta":
+            value, element = self._cvta(instruction)
+        elif isinstance(target, Vector):
+            value, element = self.get(source, type_), f"i{WIDTH[type_]}"
+        else:
+            value, element = self.get(source, type_), f"i{WIDTH[type_]}"
+        self.put_operand(target, value, element, self.defined_of(source))
+
+    def _cvta(self, instruction: Instruction) -> tuple[str, str]:
+        """Generic addresses carry the window's allocation number; window offsets do not."""
+        modifiers = instruction.modifiers
+        space = next((m for m in modifiers if m in WINDOW), "global")
+        wide = vec("i64")
+        type_ = modifiers[-1]
+        source = instruction.operands[1]
+        value = self.resize(self.get(source, type_), f"i{WIDTH[type_]}", "i64")
+        if space in ("shared", "local", "param"):
+            if "to" in modifiers:
+                value = self.code.op("and", wide, value, splat("i64", 2**ALLOCATION_BITS - 1))
+            else:
+                value = self.code.op("or", wide, value, splat("i64", WINDOW[space] << ALLOCATION_BITS))
+        return self.resize(value, "i64", f"i{WIDTH[type_]}"), f"i{WIDTH[type_]}"
+
+    def second(self, operand: Operand | None) -> tuple[Operand | None, Operand | None]:
+        """A destination that may be a pair ``d|p``."""
+        return (operand.first, operand.second) if isinstance(operand, Pair) else (operand, None)

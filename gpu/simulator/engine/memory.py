@@ -1,0 +1,318 @@
+"""Loads, stores, cp.async and ldmatrix: the operands go to the warp's exchange area, a helper specialised for the kind
+of access does the checked work, the results come back from the area."""
+
+from __future__ import annotations
+
+from loadsparse.gpu.simulator.engine import layout, runtime
+from loadsparse.gpu.simulator.engine.ir import FULL, splat, vec
+from loadsparse.gpu.simulator.engine.lowering import Frame, Lowering, element_of, lowers, refuse
+from loadsparse.gpu.simulator.program import (
+    WIDTH,
+    Address,
+    Immediate,
+    Instruction,
+    Kernel,
+    Operand,
+    Register,
+    Variable,
+    Vector,
+)
+
+SPACES = {
+    "shared": layout.SHARED, "shared::cta": layout.SHARED, "global": layout.GLOBAL, "local": layout.LOCAL,
+    "const": layout.CONST, "param": layout.PARAM, "param::entry": layout.PARAM, "param::func": layout.PARAM,
+}  # fmt: skip
+ATOMIC_ORDERS = frozenset({"relaxed", "acquire", "release", "acq_rel", "seq_cst"})
+
+
+def space_of(instruction: Instruction) -> int:
+    """The explicit state space, or generic."""
+    return next((SPACES[m] for m in instruction.modifiers if m in SPACES), layout.GENERIC)
+
+
+def access_bytes(instruction: Instruction) -> tuple[int, int]:
+    """(bytes of one element, number of elements) of a load or store."""
+    width = WIDTH[next(m for m in reversed(instruction.modifiers) if m in WIDTH)] // 8
+    return width, 4 if "v4" in instruction.modifiers else 2 if "v2" in instruction.modifiers else 1
+
+
+def narrowest_access(kernel: Kernel) -> int:
+    """Bytes of the race granule: the narrowest shared or generic access, at most 4."""
+    narrowest = 4
+    for instruction in kernel.instructions:
+        if instruction.name in ("ld", "st", "atom", "red") and space_of(instruction) in (layout.SHARED, layout.GENERIC):
+            narrowest = min(narrowest, access_bytes(instruction)[0])
+    return narrowest
+
+
+def check_bits(frame: Frame) -> int:
+    """The checks as bits for run-time functions."""
+    checks = frame.checks
+    bits = layout.CHECK_BOUNDS * checks.bounds + layout.CHECK_ALIGNMENT * checks.alignment
+    bits += layout.CHECK_UNINITIALIZED * checks.uninitialized + layout.CHECK_RACES * checks.races
+    if frame.has_copies:
+        bits += layout.CHECK_PENDING
+    return bits
+
+
+def reports_itself(instruction: Instruction) -> bool:
+    """Memory instructions report an undefined guard together with address and value, lane by lane."""
+    return instruction.name in ("ld", "st", "atom", "red", "ldu") or (
+        instruction.name == "cp" and len(instruction.operands) > 1
+    )
+
+
+def call_runtime(x: Lowering, name: str, *arguments: str | int) -> str:
+    """Calls a run-time function with i64 arguments."""
+    return x.code.call(runtime.prefix() + name, "i64", *(("i64", str(a)) for a in arguments))
+
+
+def widen(x: Lowering, mask: str) -> str:
+    """i32 mask as i64."""
+    if mask == FULL:
+        return "4294967295"
+    return mask if mask == "0" else x.code.v(f"zext i32 {mask} to i64")
+
+
+def report_undefined(x: Lowering, guards: str, addresses: str, values: str, size: int) -> None:
+    """Reports undefined lanes on a cold path; masks are i32."""
+    masks = [m for m in (guards, addresses, values) if m != "0"]
+    if not masks or not x.frame.checks.uninitialized:
+        return
+    code = x.code
+    bad = masks[0]
+    for mask in masks[1:]:
+        bad = code.v(f"or i32 {bad}, {mask}")
+    cold, after = code.fresh("undefined"), code.fresh("defined")
+    code.branch(code.v(f"icmp ne i32 {bad}, 0"), cold, after, likely=False)
+    code.start(cold)
+    wide = [widen(x, m) for m in (guards, addresses, values)]
+    call_runtime(x, "report_undefined", "%Bi", "%Wi", x.frame.index, *wide, size)
+    code.goto(after)
+    code.start(after)
+
+
+def missing(x: Lowering, defined: str, mask: str) -> str:
+    """Lanes of `mask` that are not defined."""
+    if defined == FULL or mask == "0":
+        return "0"
+    return x.code.mask_and(x.code.v(f"xor i32 {defined}, -1"), mask)
+
+
+def address_vector(x: Lowering, operand: Operand | None) -> str:
+    """<32 x i64> addresses; a 32-bit base wraps at 32 bits."""
+    code = x.code
+    if isinstance(operand, Variable):
+        operand = Address(operand, 0)
+    if isinstance(operand, Register):
+        operand = Address(operand, 0)
+    if isinstance(operand, Immediate):
+        return splat("i64", operand.value)
+    if not isinstance(operand, Address):
+        raise TypeError(f"{operand!r} is no address")
+    match operand.base:
+        case Register() as register:
+            element = element_of(register)
+            value = x.value_of(register)
+            if operand.offset:
+                value = code.op("add", vec(element), value, splat(element, operand.offset))
+            return x.resize(value, element, "i64")
+        case Variable() as variable:
+            return splat("i64", x.variable_address(variable) + operand.offset)
+    return splat("i64", operand.offset)
+
+
+def put_addresses(x: Lowering, operand: Operand | None) -> str:
+    """Stores the addresses in the exchange area; returns the lanes whose address is undefined."""
+    x.code.store(vec("i64"), address_vector(x, operand), "%W", layout.W_ADDRESS, 64)
+    return missing(x, x.defined_of(operand), x.mask)
+
+
+def helper(x: Lowering, name: str, function: str, *constants: int) -> str:
+    """A function (B, W, site, mask) that is `function` with these constants; returns its name."""
+    full = "_".join([name, *(str(c) for c in constants)])
+    if full not in x.frame.helpers:
+        passed = "".join(f", i64 {c}" for c in constants)
+        x.frame.helpers[full] = (
+            f"define internal i64 @{full}(i64 %B, i64 %W, i64 %site, i64 %mask) noinline nounwind {{\n"
+            f"  %r = call i64 @{runtime.prefix()}{function}(i64 %B, i64 %W, i64 %site, i64 %mask{passed})\n"
+            f"  ret i64 %r\n}}\n"
+        )
+    return full
+
+
+def call_helper(x: Lowering, name: str) -> str:
+    """Calls a helper for the active lanes; returns its result as an i32 mask."""
+    arguments = (("i64", "%Bi"), ("i64", "%Wi"), ("i64", str(x.frame.index)), ("i64", widen(x, x.mask)))
+    return x.code.v(f"trunc i64 {x.code.call(name, 'i64', *arguments)} to i32")
+
+
+@lowers("ld", "ldu")
+def load(x: Lowering, instruction: Instruction) -> None:
+    space = space_of(instruction)
+    source = instruction.operands[1]
+    if space == layout.PARAM and isinstance(source, Address) and isinstance(source.base, Variable):
+        return _load_parameter(x, instruction, source.base, source.offset)
+    width, count = access_bytes(instruction)
+    atomic = _atomic(instruction)
+    if atomic and space != layout.GLOBAL:
+        raise refuse(instruction, "ordered accesses to shared memory")
+    constants = (space, width * count, width, x.frame.granule, atomic, check_bits(x.frame))
+    bad_address = put_addresses(x, source)
+    report_undefined(x, x.bad_guard, bad_address, "0", width * count)
+    call_helper(x, helper(x, "load", "read", *constants))
+    element = f"i{8 * width}"
+    signed = instruction.modifiers[-1].startswith("s")
+    destination = instruction.operands[0]
+    targets = destination.elements if isinstance(destination, Vector) else (destination,)
+    for index, target in enumerate(targets):
+        if target is None:
+            continue
+        value = x.code.load(vec(element), "%W", layout.W_DATA + 256 * index, 64)
+        defined = x.code.load("i32", "%W", layout.W_DEFINED + 4 * index, 4)
+        _put_loaded(x, target, value, element, signed, defined)
+    return None
+
+
+def _atomic(instruction: Instruction) -> int:
+    return layout.ATOMIC_BIT if ATOMIC_ORDERS & set(instruction.modifiers) else 0
+
+
+def _put_loaded(x: Lowering, target: Operand, value: str, element: str, signed: bool, defined: str) -> None:
+    """Sign- or zero-extends to the register."""
+    if not isinstance(target, Register):
+        raise TypeError(f"{target!r} is no destination")
+    register = element_of(target)
+    if signed and register != element:
+        value = x.code.v(f"sext {vec(element)} {value} to {vec(register)}")
+        element = register
+    x.put(target, x.resize(value, element, register), defined)
+
+
+def _load_parameter(x: Lowering, instruction: Instruction, variable: Variable, offset: int) -> None:
+    """A launch parameter: the same for every lane."""
+    width, count = access_bytes(instruction)
+    if not x.frame.is_entry or variable not in x.frame.kernel.parameters:
+        raise refuse(instruction, "parameters of functions")
+    place = variable.offset + offset
+    if place < 0 or place + width * count > x.frame.param_bytes or place % (width * count):
+        raise refuse(instruction, "a parameter access out of bounds")
+    code = x.code
+    base = code.load("ptr", "%B", layout.B_PARAM, 8)
+    destination = instruction.operands[0]
+    targets = destination.elements if isinstance(destination, Vector) else (destination,)
+    signed = instruction.modifiers[-1].startswith("s")
+    for index, target in enumerate(targets):
+        if target is not None:
+            value = code.load(f"i{8 * width}", base, place + index * width, 1)
+            _put_loaded(x, target, code.broadcast(f"i{8 * width}", value), f"i{8 * width}", signed, FULL)
+
+
+@lowers("st")
+def store(x: Lowering, instruction: Instruction) -> None:
+    space = space_of(instruction)
+    width, count = access_bytes(instruction)
+    atomic = _atomic(instruction)
+    if (atomic and space != layout.GLOBAL) or space == layout.PARAM:
+        raise refuse(instruction)
+    code = x.code
+    element = f"i{8 * width}"
+    bad_address = put_addresses(x, instruction.operands[0])
+    source = instruction.operands[1]
+    sources = source.elements if isinstance(source, Vector) else (source,)
+    bad_value = "0"
+    for index, part in enumerate(sources):
+        code.store(vec(element), x.get(part, f"b{8 * width}"), "%W", layout.W_DATA + 256 * index, 64)
+        defined = x.defined_of(part)
+        code.store("i32", defined, "%W", layout.W_DEFINED + 4 * index, 4)
+        bad = missing(x, defined, x.mask)
+        bad_value = bad if bad_value == "0" else (code.v(f"or i32 {bad_value}, {bad}") if bad != "0" else bad_value)
+    constants = (space, width * count, width, x.frame.granule, atomic, check_bits(x.frame))
+    outside = call_helper(x, helper(x, "store", "write", *constants))
+    if space not in (layout.GLOBAL, layout.GENERIC):
+        bad_value = "0"
+    elif bad_value != "0":
+        bad_value = code.mask_and(bad_value, outside)
+    report_undefined(x, x.bad_guard, bad_address, bad_value, width * count)
+
+
+@lowers("cp")
+def copy_async(x: Lowering, instruction: Instruction) -> None:
+    """cp.async.{ca,cg}, commit_group, wait_group, wait_all."""
+    modifiers, operands = instruction.modifiers, instruction.operands
+    if modifiers[:1] != ("async",) or "mbarrier" in modifiers:
+        raise refuse(instruction)
+    mask = widen(x, x.mask)
+    bits = check_bits(x.frame)
+    if "commit_group" in modifiers:
+        call_runtime(x, "commit_group", "%Bi", "%Wi", mask)
+    elif "wait_all" in modifiers:
+        call_runtime(x, "wait_group", "%Bi", "%Wi", mask, -1, x.frame.granule, bits)
+    elif "wait_group" in modifiers:
+        allowed = operands[0]
+        if not isinstance(allowed, Immediate):
+            raise refuse(instruction)
+        call_runtime(x, "wait_group", "%Bi", "%Wi", mask, allowed.value, x.frame.granule, bits)
+    else:
+        _copy(x, instruction, bits)
+
+
+def _copy(x: Lowering, instruction: Instruction, bits: int) -> None:
+    operands = instruction.operands
+    size = operands[2]
+    if not isinstance(size, Immediate) or size.value not in (4, 8, 16):
+        raise refuse(instruction, "a copy size that is not 4, 8 or 16")
+    code = x.code
+    source = address_vector(x, operands[1])
+    code.store(vec("i64"), source, "%W", layout.W_DATA, 64)
+    count = splat("i32", size.value)
+    needed = [operands[0], operands[1]]
+    if len(operands) > 3 and "L2::cache_hint" not in instruction.modifiers:
+        extra = operands[3]
+        needed.append(extra)
+        if isinstance(extra, Register) and extra.type == "pred":
+            count = code.select(x.get(extra, "pred"), "i32", splat("i32", 0), count)
+        else:
+            count = x.minimum("i32", x.get(extra, "u32"), size.value)
+    code.store(vec("i32"), count, "%W", layout.W_DATA + 256, 64)
+    bad_address = put_addresses(x, operands[0])
+    bad_address = missing(x, x.defined_of(*needed), x.mask) if bad_address == "0" else bad_address
+    report_undefined(x, x.bad_guard, bad_address, "0", size.value)
+    call_helper(x, helper(x, "copy", "copy_lanes", size.value, x.frame.granule, bits))
+
+
+@lowers("ldmatrix")
+def load_matrix(x: Lowering, instruction: Instruction) -> None:
+    """Rows come from the addresses of lanes 8j..8j+7; a row-major matrix already lies in lane order."""
+    modifiers = instruction.modifiers
+    count = next(int(m[1]) for m in modifiers if m in ("x1", "x2", "x4"))
+    space = space_of(instruction)
+    code = x.code
+    suppliers = (1 << 8 * count) - 1
+    bad_address = put_addresses(x, instruction.operands[1])
+    if bad_address != "0":
+        bad_address = code.v(f"and i32 {bad_address}, {suppliers}")
+    report_undefined(x, x.bad_guard, bad_address, "0", 16)
+    call_helper(x, helper(x, "matrix", "read_rows", space, count, x.frame.granule, check_bits(x.frame)))
+    destination = instruction.operands[0]
+    targets = destination.elements if isinstance(destination, Vector) else (destination,)
+    pairs = vec("i32")
+    tracked = x.frame.checks.uninitialized
+    order = ", ".join(f"i32 {(2 * (lane & 3) + half) * 8 + (lane >> 2)}" for lane in range(32) for half in (0, 1))
+    for index, target in enumerate(targets):
+        defined = FULL
+        if "trans" in modifiers:
+            rows = code.load("<64 x i16>", "%W", layout.W_DATA + 128 * index, 64)
+            rows = code.v(f"shufflevector <64 x i16> {rows}, <64 x i16> poison, <64 x i32> <{order}>")
+            value = code.v(f"bitcast <64 x i16> {rows} to {pairs}")
+        else:
+            value = code.load(pairs, "%W", layout.W_DATA + 128 * index, 64)
+        if tracked:
+            known = code.load("<64 x i16>", "%W", layout.W_MATRIX_DEFINED + 128 * index, 64)
+            if "trans" in modifiers:
+                known = code.v(f"shufflevector <64 x i16> {known}, <64 x i16> poison, <64 x i32> <{order}>")
+            known = code.v(f"bitcast <64 x i16> {known} to {pairs}")
+            defined = code.bits(code.v(f"icmp eq {pairs} {known}, {splat('i32', 0x01010101)}"))
+        if not isinstance(target, Register):
+            raise refuse(instruction)
+        x.put(target, value, defined)

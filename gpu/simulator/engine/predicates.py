@@ -1,0 +1,81 @@
+"""setp, set: comparisons; and the dispatch between integer and float forms of shared opcode names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from loadsparse.gpu.simulator.engine import floats as fp
+from loadsparse.gpu.simulator.engine import integers
+from loadsparse.gpu.simulator.engine.ir import splat, vec
+from loadsparse.gpu.simulator.engine.lowering import TABLE, Lowering, lowers, refuse
+from loadsparse.gpu.simulator.program import WIDTH, Instruction
+
+_INTEGER = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
+_FLOAT = {"eq": "oeq", "ne": "one", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "equ": "ueq", "neu": "une",
+          "ltu": "ult", "leu": "ule", "gtu": "ugt", "geu": "uge", "num": "ord", "nan": "uno"}  # fmt: skip
+
+
+def _compare(x: Lowering, instruction: Instruction, type_: str, how: str) -> str:
+    """<32 x i1> of ``a how b``."""
+    first, second = instruction.operands[1:3]
+    a, b = x.get(first, type_), x.get(second, type_)
+    if type_.startswith(("f", "bf")):
+        if type_.endswith("x2"):
+            raise refuse(instruction)
+        algebra = fp.Floats(x.code, type_, 32)
+        if "ftz" in instruction.modifiers:
+            if type_ != "f32":
+                raise refuse(instruction, "ftz of half precision")
+            a, b = algebra.flush(a), algebra.flush(b)
+        (a, element), (b, _) = algebra.widen(a), algebra.widen(b)
+        return algebra.compare(_FLOAT[how], element, a, b)
+    relation = _INTEGER[how]
+    if relation not in ("eq", "ne"):
+        signed = type_.startswith("s") and how not in ("lo", "ls", "hi", "hs")
+        relation = ("s" if signed else "u") + relation
+    return x.code.v(f"icmp {relation} {vec(f'i{WIDTH[type_]}')} {a}, {b}")
+
+
+@lowers("setp", "set")
+def compare(x: Lowering, instruction: Instruction) -> None:
+    """setp d|q, a, b, c: d = (a cmp b) boolop c, q = !(a cmp b) boolop c; set writes all ones or 1.0."""
+    code, modifiers, operands = x.code, instruction.modifiers, instruction.operands
+    how = modifiers[0]
+    flags = _compare(x, instruction, modifiers[-1], how)
+    first, second = x.second(operands[0])
+    defined = x.defined_of(*operands[1:])
+    one = vec("i1")
+    results = [flags]
+    if second is not None:
+        results.append(code.op("xor", one, flags, splat("i1", 1)))
+    if len(operands) > 3:
+        boolean = next(m for m in modifiers[1:] if m in ("and", "or", "xor"))
+        third = x.get(operands[3], "pred")
+        results = [code.op(boolean, one, value, third) for value in results]
+    if instruction.name == "set":
+        type_ = modifiers[-2]
+        if type_ == "f32":
+            value = code.select(results[0], "i32", splat("i32", 0x3F800000), splat("i32", 0))
+        elif type_ in ("u32", "s32", "b32"):
+            value = code.v(f"sext {one} {results[0]} to {vec('i32')}")
+        else:
+            raise refuse(instruction)
+        return x.put_operand(first, value, "i32", defined)
+    for target, value in zip((first, second), results, strict=False):
+        x.put_operand(target, value, "i1", defined)
+    return None
+
+
+def _either(integer: Callable[[Lowering, Instruction], None], floating: Callable[[Lowering, Instruction], None]) -> Callable[[Lowering, Instruction], None]:
+    def dispatch(x: Lowering, instruction: Instruction) -> None:
+        (floating if fp.is_float(instruction) else integer)(x, instruction)
+
+    return dispatch
+
+
+TABLE["add"] = TABLE["sub"] = _either(integers.add, fp.float_sum)
+TABLE["mul"] = _either(integers.multiply, fp.float_sum)
+TABLE["mad"] = _either(integers.multiply, fp.fused)
+TABLE["div"] = _either(integers.divide, fp.float_divide)
+TABLE["abs"] = TABLE["neg"] = _either(integers.unary, fp.float_sign)
+TABLE["min"] = TABLE["max"] = _either(integers.extreme, fp.float_extreme)

@@ -1,0 +1,40 @@
+"""The engine's run-time library: compiled once, called by the code of every kernel."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+from loadsparse.gpu.simulator.engine import accesses, cache, copies, jit, native, races, records, scheduler
+
+MODULES = (records, races, copies, accesses, scheduler)
+
+
+@functools.cache
+def engine_hash() -> str:
+    """Hash of the engine's own source: code compiled by another version is never reused."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def prefix() -> str:
+    """What distinguishes the names of this version's functions in the process."""
+    return f"loadsparse_{engine_hash()[:12]}_"
+
+
+@functools.cache
+def inline_text() -> str:
+    """IR that a kernel's module starts with: declarations, and the inlined run-time functions."""
+    return native.DECLARATIONS + native.translate(MODULES, prefix(), only_inline=True)
+
+
+@functools.cache
+def library() -> jit.Loaded:
+    """The loaded run-time; `addresses` are keyed by prefixed names."""
+    names = tuple(prefix() + name for name in native.exported(MODULES))
+    image = cache.compiled("runtime", lambda: native.DECLARATIONS + native.translate(MODULES, prefix()))
+    return jit.Loaded(image, {}, names)
