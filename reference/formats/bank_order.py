@@ -51,6 +51,9 @@ class StoreCost:
     def gap(self) -> int:
         return int((self.achieved - self.bound).sum())
 
+    def __str__(self) -> str:
+        return f"{self.degree:.3f} wavefronts a store, bound {self.bound_degree:.3f}, {self.gap} wavefronts above it"
+
 
 def add_pads(present: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill present[tiles, 8192] up to a multiple of 4 a tile.

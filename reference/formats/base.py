@@ -96,10 +96,12 @@ class SparseFormat(ABC):
         if set(arrays) != set(cls.arrays):
             raise FormatError(f"{path}: holds the arrays {sorted(arrays)}, {cls.__name__} has {sorted(cls.arrays)}")
         try:
-            rows, columns = (int(size) for size in json.loads(metadata.get("shape", "")))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise FormatError(f"{path}: shape {metadata.get('shape')!r:.80} is not [M, K]") from error
-        loaded = cls(shape=(rows, columns), dtype=metadata.get("dtype", ""), **arrays)
+            shape = json.loads(metadata.get("shape", ""))
+        except (ValueError, RecursionError):
+            shape = None
+        if not isinstance(shape, list) or len(shape) != 2 or not all(type(size) is int for size in shape):
+            raise FormatError(f"{path}: shape {metadata.get('shape')!r:.80} is not [M, K]")
+        loaded = cls(shape=(shape[0], shape[1]), dtype=metadata.get("dtype", ""), **arrays)
         try:
             loaded.validate()
         except FormatError as error:

@@ -88,12 +88,12 @@ def read_header(file: BinaryIO, path: str | Path) -> tuple[dict[str, Entry], dic
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     prefix = file.read(8)
-    if prefix[:1] == b"\x80":
-        raise FormatError(f"{path}: is a pickle, which is never read; save it as .safetensors")
-    if prefix[:4] == b"PK\x03\x04":
-        raise FormatError(f"{path}: is a zip archive (.npz or a torch pickle), not a safetensors file")
     length = int.from_bytes(prefix, "little")
     if len(prefix) < 8 or length > min(size - 8, MAX_HEADER):
+        if prefix[:1] == b"\x80":
+            raise FormatError(f"{path}: is a pickle, which is never read; save it as .safetensors")
+        if prefix[:4] == b"PK\x03\x04":
+            raise FormatError(f"{path}: is a zip archive (.npz or a torch pickle), not a safetensors file")
         raise FormatError(f"{path}: not a safetensors file, or truncated inside its header")
     try:
         header = json.loads(file.read(length))

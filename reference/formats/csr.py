@@ -50,7 +50,11 @@ class CSR(SparseFormat):
         return cls((rows, columns), dtype, pointers, column.astype(index_dtype), bits[row, column])
 
     def decode(self) -> NDArray[Any]:
-        bits = np.zeros(self.shape, np.uint16)
+        """Raises FormatError where the dense matrix does not fit into memory (rows may be almost empty)."""
+        try:
+            bits = np.zeros(self.shape, np.uint16)
+        except (MemoryError, ValueError) as error:
+            raise FormatError(f"CSR.shape: a dense matrix of {self.shape} does not fit into memory") from error
         bits[self._rows(), self.columns] = self.values
         return from_bits(bits, self.dtype)
 

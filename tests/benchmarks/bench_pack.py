@@ -35,9 +35,8 @@ def main() -> int:
     dense[rng.random(dense.shape, dtype=np.float32) < SPARSITY] = 0
     part = dense[:1152]
     print(f"{SIZE} x {SIZE}, {SPARSITY:.0%} sparse, dense {dense.nbytes / 1e9:.3f} GB, best of {REPEATS}")
-    print(
-        f"{'format':10} {'1 core':>12} {'x Flash-LLM':>12} {'bar':>5} {'2 threads':>12} {'2 / 1, wall':>12} {'NumPy':>12}"
-    )
+    heads = ("1 core", "x Flash-LLM", "bar", "2 threads", "2 / 1, wall", "NumPy")
+    print(f"{'format':10}" + "".join(f"{head:>13}" for head in heads))
     passed = True
     for name, packer, oracle in (
         ("tiled-CSL", pack.pack_tiled_csl, TiledCSL.encode),

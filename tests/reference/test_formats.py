@@ -150,7 +150,9 @@ def test_load_refuses_strangers(tmp_path: Path) -> None:
         ({"version": "2"}, "version 2"),
         ({"format": "CSR"}, "holds CSR"),
         ({"shape": "[2]"}, "shape"),
-        ({"shape": "[2, 1e9]"}, "shape"),
+        ({"shape": "[2, 2.0]"}, "shape"),
+        ({"shape": "[2, true]"}, "shape"),
+        ({"shape": "{}"}, "shape"),
         ({"shape": "[99999999999, 99999999999]"}, "shape"),
         ({"shape": "[2147483647, 2147483647]"}, "tile_offsets"),
         ({"dtype": "f32"}, "dtype"),
@@ -188,6 +190,47 @@ def test_hostile_headers_are_refused_before_memory_is_taken(tmp_path: Path) -> N
         entry(text)
         with pytest.raises(FormatError, match=message):
             container.read(path)
+
+
+@pytest.mark.claim(
+    id="format-bytes",
+    source="ours",
+    phrase="bytes per element at density d: Tiled-CSL 4 d, bitmap 2 d + 1/8, CSR 6 d or 4 d, 2:4 9/8",
+    assumption="offsets and pads come on top: under 0.01 for tiles of these sizes, 4 / K for CSR's row pointers",
+    function="reference.formats.SparseFormat.nbytes",
+    status="counted",
+)
+@pytest.mark.parametrize("density", [0.5, 0.3, 0.2, 0.1])
+def test_bytes_per_element(density: float) -> None:
+    dense = random_matrix(512, 1024, density)
+    d = np.count_nonzero(dense.view(np.uint16)) / dense.size
+    for encoded, wanted, more in [
+        (TiledCSL.encode(dense), 4 * d, 0.002),
+        (Bitmap.encode(dense), 2 * d + 0.125, 0.005),
+        (CSR.encode(dense), 6 * d, 0.005),
+        (CSR.encode(dense, index_dtype=np.uint16), 4 * d, 0.005),
+        (TwoFour.encode(TwoFour.split(dense)[0]), 1.125, 0.0),
+    ]:
+        assert 0 <= encoded.nbytes / dense.size - wanted <= more
+
+
+def test_csr_too_large_to_decode(tmp_path: Path) -> None:
+    """A small file may describe a matrix beyond any memory; it is refused in one line."""
+    rows = 2**20
+    csr = CSR((rows, 2**31 - 1), "f16", np.zeros(rows + 1, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint16))
+    csr.save(tmp_path / "x")
+    with pytest.raises(FormatError, match="fit into memory"):
+        CSR.load(tmp_path / "x").decode()
+
+
+def test_header_of_any_length_is_read(tmp_path: Path) -> None:
+    """Lengths are multiples of 64: one that ends in the byte 0x80 must not be taken for the start of a pickle."""
+    lengths = set()
+    for size in range(0, 1000, 50):
+        container.write(tmp_path / "x", {"a": np.arange(3)}, {"note": "n" * size})
+        lengths.add(int.from_bytes((tmp_path / "x").read_bytes()[:8], "little") % 256)
+        assert container.read(tmp_path / "x")[1] == {"note": "n" * size}
+    assert 0x80 in lengths
 
 
 def test_failed_save_leaves_nothing(tmp_path: Path) -> None:
