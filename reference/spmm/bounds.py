@@ -142,7 +142,7 @@ def error_bound(
     B. `accurate` applies these rules. Derivation: bounds.md beside this file.
     """
     left, right = operands(a, b, rows, in_format)
-    ranges = check_splits(splits, right.shape[0])
+    ranges = check_splits(splits, right.shape[0], 4 if algorithm in ("two_four", "sparta") else 1)
     reference = dense64(a, b, rows=rows, in_format=in_format, semantics=semantics)
     bound = np.empty(reference.shape)
     step = max(1, CHUNK // max(1, right.shape[0]))
@@ -202,7 +202,7 @@ def accurate(c: Matrix, reference: Floats, bound: Floats, *, out_format: str = "
         near = np.abs(value - reference) <= bound
         over = np.isinf(value) & (value * reference > 0) & (np.abs(reference) + bound >= LIMITS[out_format])
         # where the reference is within its error of zero its sign says nothing, but there nothing can overflow
-        return np.where(np.isfinite(reference), near & np.isfinite(value) | over | np.isinf(bound), same)
+        return np.isinf(bound) | np.where(np.isfinite(reference), near & np.isfinite(value) | over, same)
 
 
 def _finish(total: Partial, depth: int, out_format: str) -> Floats:

@@ -91,13 +91,14 @@ def sparta(
 ) -> Matrix:
     """SparTA: the 2:4 part of A on mma.sp (as two_four), the rest in CSR on CUDA cores (as sputnik).
 
-    Per range the float32 sum of both parts is one partial; partials are added in order, the total rounded once.
+    Per range the float32 sum of both parts is one partial; partials are added in order, the total rounded once. Ranges
+    must not cut a group of four (ValueError).
     """
     left, right = operands(a, b, rows, in_format)
     structured, rest = two_four_parts(left)
     partials = []
     with np.errstate(invalid="ignore", over="ignore"):
-        for one in check_splits(splits, right.shape[0]):
+        for one in check_splits(splits, right.shape[0], 4):
             on_tensor_cores = selected_sum(structured, right, arch, (one,), in_format)
             partials.append(on_tensor_cores + csr_sum(rest, right, (one,), in_format))
         return round_f32(add_partials(partials), out_format)

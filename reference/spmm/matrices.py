@@ -32,8 +32,11 @@ def operands(a: Matrix, b: Matrix, rows: Any, fmt: str) -> tuple[Patterns, Patte
     return (left if rows is None else left[rows]), right
 
 
-def check_splits(splits: Sequence[Range] | None, depth: int) -> tuple[Range, ...]:
-    """Return the k ranges of a split-K product; they must cover 0..K-1 in order (empty ranges are allowed)."""
+def check_splits(splits: Sequence[Range] | None, depth: int, multiple: int = 1) -> tuple[Range, ...]:
+    """Return the k ranges of a split-K product; they must cover 0..K-1 in order (empty ranges are allowed).
+
+    Every range must start at a multiple of `multiple`: 4 for 2:4 sparsity, whose groups a range must not cut.
+    """
     if splits is None:
         return ((0, depth),)
     ranges = tuple((int(start), int(stop)) for start, stop in splits)
@@ -41,6 +44,8 @@ def check_splits(splits: Sequence[Range] | None, depth: int) -> tuple[Range, ...
     for start, stop in ranges:
         if start != edge or stop < start:
             raise ValueError(f"splits must cover 0..{depth} in order: found ({start}, {stop}) after {edge}")
+        if start % multiple and start < depth:
+            raise ValueError(f"splits must start at multiples of {multiple}: ({start}, {stop}) cuts a group")
         edge = stop
     if edge != depth or not ranges:
         raise ValueError(f"splits must cover 0..{depth} in order: they end at {edge}")

@@ -102,14 +102,14 @@ def two_four(
 
     As lscd, in steps of 32 k's, of which each row of A selects 16. That hardware adds these 16 by the dense rule is an
     assumption: no measurement is published. A selected zero times infinity is NaN; what is not selected is not read.
-    Raises ValueError where a group of four holds more than two stored elements.
+    Raises ValueError where a group of four holds more than two stored elements or a split cuts it.
     """
     left, right = operands(a, b, rows, in_format)
     padded = np.pad(left, ((0, 0), (0, -left.shape[1] % 4)))
     crowded = np.argwhere((padded != 0).reshape(len(padded), -1, 4).sum(axis=-1) > 2)
     if len(crowded):
         raise ValueError(f"A is not 2:4 sparse: row {crowded[0, 0]}, k {4 * crowded[0, 1]} to {4 * crowded[0, 1] + 3}")
-    total = selected_sum(left, right, arch, check_splits(splits, right.shape[0]), in_format)
+    total = selected_sum(left, right, arch, check_splits(splits, right.shape[0], 4), in_format)
     return round_f32(total, out_format)
 
 

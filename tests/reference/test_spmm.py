@@ -239,6 +239,16 @@ def test_two_four_refuses_a_third_element() -> None:
         spmm.two_four(a, np.ones((7, 1), np.float16), arch="sm_80")
 
 
+@pytest.mark.parametrize("oracle", [spmm.two_four, spmm.sparta])
+def test_a_split_must_not_cut_a_group_of_four(oracle: Any) -> None:
+    """Cut at k = 1, the groups 1..4 and 5..8 could hold three stored elements, and one would be lost silently."""
+    a, b = np.float16([[0, 0, 1, 1, 1, 1, 0, 0]]), np.ones((8, 1), np.float16)
+    assert oracle(a, b, arch="sm_80", splits=((0, 4), (4, 8), (8, 8))).tolist() == [[4.0]]
+    assert oracle(a[:, :5], b[:5], arch="sm_80", splits=((0, 5), (5, 5))).tolist() == [[3.0]]
+    with pytest.raises(ValueError, match=r"splits must start at multiples of 4: \(1, 8\) cuts a group"):
+        oracle(a, b, arch="sm_80", splits=((0, 1), (1, 8)))
+
+
 def test_sparta_adds_both_parts() -> None:
     rng = np.random.default_rng(10)
     a, b = sparse(rng, 30, 67, 0.6), sparse(rng, 67, 4, 1.0)
