@@ -96,13 +96,13 @@ def all_defined(place: int, width: int) -> int:
 
 
 @inline
-def admit(B: int, site: int, lane: int, thread: int, pointer: int, address: int, size: int, checks: int) -> int:
+def admit(B: int, site: int, thread: int, pointer: int, address: int, size: int, align: int, checks: int) -> int:
     """1 if the access is in bounds and aligned; reports it otherwise."""
     if pointer == 0:
         if checks & L.CHECK_BOUNDS:
             report(B, L.BOUNDS, site, -1, thread, address, size, L.NO_DETAIL)
         return 0
-    if address & (size - 1) != 0:
+    if address & (align - 1) != 0:
         if checks & L.CHECK_ALIGNMENT:
             report(B, L.ALIGNMENT, site, -1, thread, address, size, L.NO_DETAIL)
         return 0
@@ -124,7 +124,7 @@ def read(B: int, W: int, site: int, mask: int, space: int, size: int, width: int
         place = landing(space, address)
         offset = address & L.OFFSET_MASK if space == L.GENERIC else address
         pointer = host(B, W, lane, place, offset, address, size)
-        if admit(B, site, lane, thread, pointer, address, size, checks) == 0:
+        if admit(B, site, thread, pointer, address, size, size, checks) == 0:
             for e in range(size // width):
                 poke(W + L.W_DATA + 256 * e + lane * width, width, 0)
             continue
@@ -158,7 +158,7 @@ def write(B: int, W: int, site: int, mask: int, space: int, size: int, width: in
         place = landing(space, address)
         offset = address & L.OFFSET_MASK if space == L.GENERIC else address
         pointer = host(B, W, lane, place, offset, address, size)
-        if admit(B, site, lane, thread, pointer, address, size, checks) == 0:
+        if admit(B, site, thread, pointer, address, size, size, checks) == 0:
             continue
         legal = legal | (1 << lane)
         if place == L.SHARED:
@@ -174,7 +174,7 @@ def write(B: int, W: int, site: int, mask: int, space: int, size: int, width: in
         for e in range(size // width):
             poke(pointer + e * width, width, peek(W + L.W_DATA + 256 * e + lane * width, width))
             if bits != 0:
-                known = (load32(W + L.W_DEFINED + 4 * e) >> lane) & 1
+                known = 1 if place == L.GLOBAL else (load32(W + L.W_DEFINED + 4 * e) >> lane) & 1
                 poke(bits + e * width, width, lshr(0x0101010101010101, 64 - 8 * width) * known)
     count(B, W, site, legal, space, size)
     return outside
@@ -187,9 +187,9 @@ def write(B: int, W: int, site: int, mask: int, space: int, size: int, width: in
 def count(B: int, W: int, site: int, legal: int, space: int, size: int) -> int:
     """Counts the legal lanes of an access where they land."""
     if space == L.GLOBAL:
-        count_sectors(B, W, site, legal, size)
+        count_sectors(B, W, site, legal, size, 1)
     elif space == L.SHARED:
-        count_wavefronts(B, W, site, legal, size)
+        count_wavefronts(B, W, site, legal, size, 1)
     elif space == L.GENERIC:
         shared = 0
         outside = 0
@@ -202,8 +202,8 @@ def count(B: int, W: int, site: int, legal: int, space: int, size: int) -> int:
                 shared = shared | (1 << lane)
             elif place == L.GLOBAL:
                 outside = outside | (1 << lane)
-        count_sectors(B, W, site, outside, size)
-        count_wavefronts(B, W, site, shared, size)
+        count_sectors(B, W, site, outside, size, 1)
+        count_wavefronts(B, W, site, shared, size, 1)
     return 0
 
 
@@ -214,7 +214,7 @@ def bump(B: int, site: int, counter: int, by: int) -> int:
     return 0
 
 
-def count_sectors(B: int, W: int, site: int, legal: int, size: int) -> int:
+def count_sectors(B: int, W: int, site: int, legal: int, size: int, requests: int) -> int:
     """Global: one request, its bytes, and its distinct 32-byte segments (kept in a list; most accesses ascend)."""
     if legal == 0:
         return 0
@@ -235,7 +235,7 @@ def count_sectors(B: int, W: int, site: int, legal: int, size: int) -> int:
             store64(W + L.W_SCRATCH + 8 * distinct, segment)
             distinct += 1
             highest = smax(highest, segment)
-    bump(B, site, L.C_REQUESTS, 1)
+    bump(B, site, L.C_REQUESTS, requests)
     bump(B, site, L.C_SECTORS, distinct)
     bump(B, site, L.C_BYTES, popcount(legal) * size)
     return 0
@@ -286,8 +286,11 @@ def same_words(a: int, b: int) -> int:
     return 1
 
 
-def count_wavefronts(B: int, W: int, site: int, legal: int, size: int) -> int:
-    """Shared: wavefronts and their ideal number over groups of 32, 16 or 8 lanes."""
+def count_wavefronts(B: int, W: int, site: int, legal: int, size: int, merging: int) -> int:
+    """Shared: wavefronts and their ideal number over groups of 32, 16 or 8 lanes.
+
+    With `merging` a group with the same words as the one before it costs nothing.
+    """
     if legal == 0:
         return 0
     lanes = 32 if size <= 4 else (16 if size == 8 else 8)
@@ -296,17 +299,16 @@ def count_wavefronts(B: int, W: int, site: int, legal: int, size: int) -> int:
     ideal = 0
     previous = W + L.W_SCRATCH
     place = W + L.W_SCRATCH + 4160
-    merged = 1
+    comparable = 0
     for group in range(0, 32, lanes):
         members = legal & (((1 << lanes) - 1) << group)
         if members == 0:
-            merged = 1
+            comparable = 0
             continue
         packed = group_words(W, members, words, place)
-        if merged == 0 and same_words(previous, place):
-            merged = 1
+        if comparable != 0 and same_words(previous, place):
             continue
-        merged = 0
+        comparable = merging
         total += packed >> 32
         ideal += smax(((packed & 0xFFFFFFFF) + 31) // 32, 1)
         swap = previous
@@ -319,53 +321,52 @@ def count_wavefronts(B: int, W: int, site: int, legal: int, size: int) -> int:
 
 @inline
 def copy_lanes(B: int, W: int, site: int, mask: int, size: int, granule: int, checks: int) -> int:
-    """cp.async: destinations in W_ADDRESS, sources in W_DATA, bytes to read in W_DATA + 256."""
+    """cp.async: destinations in W_ADDRESS, sources in W_DATA, bytes to read in W_DATA + 256 (int32)."""
     legal = 0
-    reading = 0
-    asked = 0
-    rest = mask
+    for lane in range(32):
+        if (mask >> lane) & 1 != 0 and load32(W + L.W_DATA + 256 + 4 * lane) == 0:
+            legal = legal | (1 << lane)
+    copy(W + L.W_DATA + 384, W + L.W_ADDRESS, 256)
+    copy(W + L.W_ADDRESS, W + L.W_DATA, 256)
+    counted = 0
+    for bytes_read in range(1, size + 1):
+        chosen = 0
+        rest = mask & ~legal
+        while rest != 0:
+            lane = ctz(rest)
+            rest = rest & (rest - 1)
+            if load32(W + L.W_DATA + 256 + 4 * lane) == bytes_read:
+                source = load64(W + L.W_DATA + 8 * lane)
+                pointer = host(B, W, lane, L.GLOBAL, source, source, bytes_read)
+                thread = load64(W + L.W_INDEX) * 32 + lane
+                if admit(B, site, thread, pointer, source, bytes_read, size, checks) != 0:
+                    chosen = chosen | (1 << lane)
+        if chosen != 0:
+            count_sectors(B, W, site, chosen, bytes_read, 1 - counted)
+            counted = 1
+        legal = legal | chosen
+    copy(W + L.W_ADDRESS, W + L.W_DATA + 384, 256)
+    landed = 0
+    rest = legal
     while rest != 0:
         lane = ctz(rest)
         rest = rest & (rest - 1)
-        thread = load64(W + L.W_INDEX) * 32 + lane
         target = load64(W + L.W_ADDRESS + 8 * lane)
+        there = host(B, W, lane, L.SHARED, target, target, size)
+        if admit(B, site, load64(W + L.W_INDEX) * 32 + lane, there, target, size, size, checks) == 0:
+            continue
+        landed = landed | (1 << lane)
         source = load64(W + L.W_DATA + 8 * lane)
         bytes_read = load32(W + L.W_DATA + 256 + 4 * lane)
-        there = host(B, W, lane, L.SHARED, target, target, size)
-        if admit(B, site, lane, thread, there, target, size, checks) == 0:
-            continue
         pointer = 0
+        known = 0
         if bytes_read != 0:
             pointer = host(B, W, lane, L.GLOBAL, source, source, bytes_read)
-            if admit_source(B, site, thread, pointer, source, size, checks) == 0:
-                continue
-            reading = reading | (1 << lane)
-            asked += bytes_read
-        legal = legal | (1 << lane)
-        known = 0
-        if checks & L.CHECK_UNINITIALIZED and bytes_read != 0:
-            known = shadow(B, W, lane, L.GLOBAL, source, source)
+            if checks & L.CHECK_UNINITIALIZED:
+                known = shadow(B, W, lane, L.GLOBAL, source, source)
         issue(B, W, site, lane, target, source, pointer, known, size, bytes_read, granule, checks)
-    count_wavefronts(B, W, site, legal, size)
-    if reading != 0:
-        copy(W + L.W_ADDRESS, W + L.W_DATA, 256)
-        count_sectors(B, W, site, reading, 0)
-        bump(B, site, L.C_BYTES, asked)
-    return legal
-
-
-@inline
-def admit_source(B: int, site: int, thread: int, pointer: int, address: int, size: int, checks: int) -> int:
-    """The source of a copy: in bounds for what it reads, aligned to the copy's size."""
-    if pointer == 0:
-        if checks & L.CHECK_BOUNDS:
-            report(B, L.BOUNDS, site, -1, thread, address, size, L.NO_DETAIL)
-        return 0
-    if address & (size - 1) != 0:
-        if checks & L.CHECK_ALIGNMENT:
-            report(B, L.ALIGNMENT, site, -1, thread, address, size, L.NO_DETAIL)
-        return 0
-    return 1
+    count_wavefronts(B, W, site, landed, size, 1)
+    return landed
 
 
 @inline
@@ -380,7 +381,7 @@ def read_rows(B: int, W: int, site: int, mask: int, space: int, count: int, gran
         pointer = host(B, W, lane, place, offset, address, 16) if place == L.SHARED else 0
         here = W + L.W_DATA + 16 * lane
         known = W + L.W_MATRIX_DEFINED + 16 * lane
-        if admit(B, site, lane, thread, pointer, address, 16, checks) == 0:
+        if admit(B, site, thread, pointer, address, 16, 16, checks) == 0:
             fill(here, 0, 16)
             fill(known, 0, 16)
             continue
@@ -392,5 +393,5 @@ def read_rows(B: int, W: int, site: int, mask: int, space: int, count: int, gran
         copy(here, pointer, 16)
         if checks & L.CHECK_UNINITIALIZED:
             copy(known, load64(B + L.B_SHARED_DEFINED) + offset, 16)
-    count_wavefronts(B, W, site, legal, 16)
+    count_wavefronts(B, W, site, legal, 16, 0)
     return legal

@@ -31,9 +31,9 @@ def pending_scan(B: int, site: int, thread: int, offset: int, address: int, size
     """Reports the access if any of its 4-byte words is pending; the lowest one names the copy."""
     pending = load64(B + L.B_PENDING)
     for word in range(offset // 4, (offset + size - 1) // 4 + 1):
-        mark = load16(pending + 2 * word)
+        mark = load64(pending + 8 * word)
         if mark != 0:
-            report(B, L.PENDING, site, mark - 1, thread, address, size, detail)
+            report(B, L.PENDING, site, (mark & 0xFFFFF) - 1, thread, address, size, detail)
             return 1
     return 0
 
@@ -55,8 +55,8 @@ def pending_source(B: int, site: int, thread: int, address: int, size: int) -> i
 
 
 def source_scan(B: int, site: int, thread: int, address: int, size: int) -> int:
-    """The lowest byte that is a pending source names the copy."""
-    best = -1
+    """The oldest pending copy whose source the write touches is named."""
+    oldest = -1
     name = 0
     for other in range(load64(B + L.B_WARP_COUNT) * 32):
         queue = load64(B + L.B_QUEUE) + other * L.QUEUE_BYTES
@@ -64,34 +64,37 @@ def source_scan(B: int, site: int, thread: int, address: int, size: int) -> int:
         for i in range(first, first + load64(queue + L.Q_COUNT)):
             entry = queue + L.QUEUE_HEADER + (i % L.QUEUE_CAPACITY) * L.Q_COPY_BYTES
             start = load64(entry + L.Q_SOURCE)
-            end = start + load64(entry + L.Q_READ)
-            if address < end and address + size > start and start != end:
-                byte = smax(address, start)
-                if best == -1 or byte < best:
-                    best = byte
+            mark = load64(entry + L.Q_MARK)
+            if address < start + load64(entry + L.Q_READ) and address + size > start:
+                if oldest == -1 or mark < oldest:
+                    oldest = mark
                     name = load64(entry + L.Q_SITE)
-    if best != -1:
+    if oldest != -1:
         report(B, L.PENDING, site, name, thread, address, size, L.SOURCE)
     return 0
 
 
 def land(B: int, W: int, lane: int, entry: int, granule: int, checks: int) -> int:
-    """Writes one copy's destination on behalf of `lane`."""
+    """One copy arrives on behalf of `lane`: a write by this lane, now."""
     target = load64(entry + L.Q_TARGET)
     size = load64(entry + L.Q_BYTES)
+    mark = load64(entry + L.Q_MARK)
     if load64(B + L.B_EAGER) == 0:
-        put(B, W, lane, entry, granule, checks)
-    fill(load64(B + L.B_PENDING) + target // 2, 0, size // 2)
+        put(B, entry, checks)
+    for word in range(target // 4, (target + size) // 4):
+        place = load64(B + L.B_PENDING) + 8 * word
+        if load64(place) == mark:
+            store64(place, 0)
     store64(B + L.B_PENDING_COUNT, load64(B + L.B_PENDING_COUNT) - 1)
+    if checks & L.CHECK_RACES:
+        race_write(B, W, load64(entry + L.Q_SITE), lane, 0, target, size, granule, 0, 0)
     return 0
 
 
-def put(B: int, W: int, lane: int, entry: int, granule: int, checks: int) -> int:
-    """The bytes, their defined bits, and the write in the race history."""
+def put(B: int, entry: int, checks: int) -> int:
+    """The bytes and their defined bits."""
     target = load64(entry + L.Q_TARGET)
     size = load64(entry + L.Q_BYTES)
-    if checks & L.CHECK_RACES:
-        race_write(B, W, load64(entry + L.Q_SITE), lane, 0, target, size, granule, 0, 0)
     copy(load64(B + L.B_SHARED) + target, entry + L.Q_DATA, size)
     known = load64(entry + L.Q_DEFINED)
     shadow = load64(B + L.B_SHARED_DEFINED) + target
@@ -184,13 +187,17 @@ def issue(B: int, W: int, site: int, lane: int, target: int, source: int, pointe
             if load8(shadow + i) == 0:
                 known = known & ~(1 << i)
     store64(entry + L.Q_DEFINED, known)
+    number = load64(B + L.B_ISSUED) + 1
+    store64(B + L.B_ISSUED, number)
+    mark = (number << 20) | (site + 1)
+    store64(entry + L.Q_MARK, mark)
     for word in range(target // 4, (target + size) // 4):
-        store16(load64(B + L.B_PENDING) + 2 * word, site + 1)
+        store64(load64(B + L.B_PENDING) + 8 * word, mark)
     store64(B + L.B_PENDING_COUNT, load64(B + L.B_PENDING_COUNT) + 1)
     if ult(source, load64(B + L.B_SOURCE_LOW)):
         store64(B + L.B_SOURCE_LOW, source)
     if ugt(source + bytes_read, load64(B + L.B_SOURCE_HIGH)):
         store64(B + L.B_SOURCE_HIGH, source + bytes_read)
     if load64(B + L.B_EAGER) != 0:
-        put(B, W, lane, entry, granule, checks)
+        put(B, entry, checks)
     return 0

@@ -34,6 +34,9 @@ def add(x: Lowering, instruction: Instruction) -> None:
         element = vec(_element(type_))
         name = f"llvm.s{instruction.name}.sat.v32{_element(type_)}"
         return x.put_result(instruction, x.code.intrinsic(name, element, (element, a), (element, b)))
+    first, second = instruction.operands[1:3]
+    if instruction.name == "sub" and isinstance(first, Register) and first == second:
+        return x.put_result(instruction, splat(_element(type_), 0), defined="-1")
     _binary(x, instruction, instruction.name, type_)
     return None
 

@@ -154,7 +154,7 @@ class Launch:
         put(L.B_THREAD_FLOOR, memory.take(4 * 1024))
         put(L.B_ORDER, memory.take(4 * 1024 * padded) if compiled.partial_order and request.checks.races else 0)
         if compiled.has_copies:
-            put(L.B_PENDING, memory.take(cells))
+            put(L.B_PENDING, memory.take(2 * cells + 8))
             put(L.B_QUEUE, memory.take(padded * L.QUEUE_BYTES))
         put(L.B_EAGER, request.cp_async == "eager")
         put(L.B_SOURCE_LOW, -1)

@@ -20,7 +20,7 @@ from loadsparse.gpu.simulator.program import (
 
 SPACES = {
     "shared": layout.SHARED, "shared::cta": layout.SHARED, "global": layout.GLOBAL, "local": layout.LOCAL,
-    "const": layout.CONST, "param": layout.PARAM, "param::entry": layout.PARAM, "param::func": layout.PARAM,
+    "const": layout.GLOBAL, "param": layout.PARAM, "param::entry": layout.PARAM, "param::func": layout.PARAM,
 }  # fmt: skip
 ATOMIC_ORDERS = frozenset({"relaxed", "acquire", "release", "acq_rel", "seq_cst"})
 
@@ -36,13 +36,21 @@ def access_bytes(instruction: Instruction) -> tuple[int, int]:
     return width, 4 if "v4" in instruction.modifiers else 2 if "v2" in instruction.modifiers else 1
 
 
+def shared_bytes(instruction: Instruction) -> int | None:
+    """Bytes per lane of an access that may reach shared memory."""
+    if instruction.name in ("ld", "st", "atom", "red"):
+        if space_of(instruction) in (layout.SHARED, layout.GENERIC):
+            width, count = access_bytes(instruction)
+            return width * count
+    elif instruction.name == "cp" and len(instruction.operands) >= 3:
+        size = instruction.operands[2]
+        return size.value if isinstance(size, Immediate) else 4
+    return None
+
+
 def narrowest_access(kernel: Kernel) -> int:
     """Bytes of the race granule: the narrowest shared or generic access, at most 4."""
-    narrowest = 4
-    for instruction in kernel.instructions:
-        if instruction.name in ("ld", "st", "atom", "red") and space_of(instruction) in (layout.SHARED, layout.GENERIC):
-            narrowest = min(narrowest, access_bytes(instruction)[0])
-    return narrowest
+    return min([4, *(size for i in kernel.instructions if (size := shared_bytes(i)) is not None)])
 
 
 def check_bits(frame: Frame) -> int:
@@ -50,7 +58,7 @@ def check_bits(frame: Frame) -> int:
     checks = frame.checks
     bits = layout.CHECK_BOUNDS * checks.bounds + layout.CHECK_ALIGNMENT * checks.alignment
     bits += layout.CHECK_UNINITIALIZED * checks.uninitialized + layout.CHECK_RACES * checks.races
-    if frame.has_copies:
+    if frame.has_copies and checks.races:
         bits += layout.CHECK_PENDING
     return bits
 

@@ -125,16 +125,27 @@ def synchronise_all(B: int) -> int:
 
 
 def synchronise_live(B: int, warp_bytes: int) -> int:
-    """A barrier of every thread that still runs, some having exited: only their accesses are ordered."""
+    """A barrier of every thread that still runs, some having exited: what any of them knew, all know now."""
     clock = load64(B + L.B_CLOCK) + 1
     store64(B + L.B_CLOCK, clock)
     floors = load64(B + L.B_THREAD_FLOOR)
-    for warp in range(load64(B + L.B_WARP_COUNT)):
-        live = load32(load64(B + L.B_WARPS) + warp * warp_bytes + L.W_LIVE)
-        for lane in range(32):
-            if (live >> lane) & 1 != 0:
-                store32(floors + 4 * (warp * 32 + lane), clock)
+    order = load64(B + L.B_ORDER)
+    threads = load64(B + L.B_WARP_COUNT) * 32
+    for thread in range(threads):
+        if alive(B, warp_bytes, thread):
+            store32(floors + 4 * thread, clock)
+        elif order != 0:
+            for observer in range(threads):
+                if alive(B, warp_bytes, observer):
+                    known = load32(order + 4 * (observer * 1024 + thread))
+                    store32(floors + 4 * thread, smax(load32(floors + 4 * thread), known))
     return 0
+
+
+@inline
+def alive(B: int, warp_bytes: int, thread: int) -> int:
+    live = load32(load64(B + L.B_WARPS) + thread // 32 * warp_bytes + L.W_LIVE)
+    return (live >> (thread & 31)) & 1
 
 
 def join(B: int, into: int, source: int) -> int:

@@ -74,13 +74,12 @@ def report_undefined(B: int, W: int, site: int, guards: int, addresses: int, val
         lane = ctz(rest)
         rest = rest & (rest - 1)
         thread = load64(W + L.W_INDEX) * 32 + lane
-        address = load64(W + L.W_ADDRESS + 8 * lane) if size >= 0 else 0
         if (guards >> lane) & 1 != 0:
             report(B, L.UNINITIALIZED, site, -1, thread, 0, -1, L.GUARD)
         if (addresses >> lane) & 1 != 0:
-            report(B, L.UNINITIALIZED, site, -1, thread, address, size, L.ADDRESS)
+            report(B, L.UNINITIALIZED, site, -1, thread, 0, -1, L.ADDRESS)
         if (values >> lane) & 1 != 0:
-            report(B, L.UNINITIALIZED, site, -1, thread, address, size, L.VALUE)
+            report(B, L.UNINITIALIZED, site, -1, thread, load64(W + L.W_ADDRESS + 8 * lane), size, L.VALUE)
     return 0
 
 

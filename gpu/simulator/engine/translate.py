@@ -343,7 +343,7 @@ class Translation:
         ways = code.select(code.flags(taken), "i32", splat("i32", target), splat("i32", block.number + 1))
         self.store_pc(mask, ways)
         if backward:
-            self._quantum(index, mask)
+            self._quantum(index, taken)
         code.goto("dispatch")
         return None
 

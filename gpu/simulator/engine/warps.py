@@ -71,7 +71,7 @@ def shuffle(x: Lowering, instruction: Instruction) -> None:
     code, small = x.code, vec("i32")
     mode = next(m for m in instruction.modifiers if m in ("up", "down", "bfly", "idx"))
     first, second = x.second(instruction.operands[0])
-    value, b, c, members = (x.get(o, "b32") for o in instruction.operands[1:5])
+    value, b, c = (x.get(o, "b32") for o in instruction.operands[1:4])
     own = lanes("i32", list(range(32)))
     b = code.op("and", small, b, splat("i32", 31))
     clamp = code.op("and", small, c, splat("i32", 31))
@@ -95,7 +95,7 @@ def shuffle(x: Lowering, instruction: Instruction) -> None:
     source = code.select(valid, "i32", source, own)
     # a source lane that takes no part: the lane keeps its own value
     here = code.broadcast("i32", x.mask) if x.mask != FULL else splat("i32", -1)
-    bit = code.op("and", small, code.op("lshr", small, code.op("and", small, here, members), source), splat("i32", 1))
+    bit = code.op("and", small, code.op("lshr", small, here, source), splat("i32", 1))
     absent = code.v(f"icmp eq {small} {bit}, zeroinitializer")
     source = code.select(absent, "i32", own, source)
     if x.frame.checks.convergence:
@@ -156,7 +156,7 @@ def vote(x: Lowering, instruction: Instruction) -> None:
 
 @lowers("activemask")
 def active_mask(x: Lowering, instruction: Instruction) -> None:
-    mask = splat("i32", -1) if x.group_mask == FULL else x.code.broadcast("i32", x.group_mask)
+    mask = splat("i32", -1) if x.mask == FULL else x.code.broadcast("i32", x.mask)
     x.put_result(instruction, mask, FULL)
 
 
