@@ -35,6 +35,7 @@ def multiply(x: Lowering, instruction: Instruction) -> None:
         for index, register in enumerate(registers):
             code.store(vec("i32"), x.get(register, "b32"), "%W", layout.W_MMA + area + 128 * index, 64)
     place = code.at("%W", layout.W_MMA)
+    code.declared.add(f"declare i64 @{runtime.prefix()}{variant.name}(ptr)")
     code.call(runtime.prefix() + variant.name, "i64", ("ptr", place))
     masks = _defined(x, a, b, c, len(target))
     for index, register in enumerate(target):
