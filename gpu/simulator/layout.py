@@ -94,9 +94,6 @@ def layout(program: Program, kernel: Kernel) -> Layout:
         shared_bytes = -(-shared_bytes // align) * align
 
     def total(frame: dict[str, int], space: str) -> int:
-        return max(
-            frame[f.name] + frame_bytes((*f.parameters, *f.results, *f.variables), space) for f in functions
-        )
+        return max(frame[f.name] + frame_bytes((*f.parameters, *f.results, *f.variables), space) for f in functions)
 
     return Layout(functions, start, local, param, shared, total(local, "local"), total(param, "param"), shared_bytes)
-

@@ -29,7 +29,30 @@ ATOMIC = "add min max and or xor inc dec exch cas"
 MMA_SHAPES = "m8n8k16 m16n8k4 m16n8k8 m16n8k16 m16n8k32"
 WMMA_SHAPES = "m16n16k16 m32n8k16 m8n32k16"
 ELEMENT_TYPES = frozenset(
-    "pred b8 u8 s8 b16 u16 s16 b32 u32 s32 b64 u64 s64 f16 f16x2 bf16 bf16x2 f32 f64 tf32 e4m3 e5m2".split()
+    [
+        "pred",
+        "b8",
+        "u8",
+        "s8",
+        "b16",
+        "u16",
+        "s16",
+        "b32",
+        "u32",
+        "s32",
+        "b64",
+        "u64",
+        "s64",
+        "f16",
+        "f16x2",
+        "bf16",
+        "bf16x2",
+        "f32",
+        "f64",
+        "tf32",
+        "e4m3",
+        "e5m2",
+    ]
 )
 
 
@@ -198,8 +221,8 @@ _ROWS = (
         (0, 1, 3, 4, 5),
         "lsu",
         "",
-        "async shared shared::cta global ca cg L2::64B L2::128B L2::256B L2::cache_hint commit_group wait_group wait_all "
-        "mbarrier arrive noinc b64",
+        "async shared shared::cta global ca cg L2::64B L2::128B L2::256B L2::cache_hint commit_group wait_group "
+        "wait_all mbarrier arrive noinc b64",
         writes=0,
     ),
     # control
@@ -260,26 +283,21 @@ if len(OPCODES) != len(_ROWS):
     raise ValueError("an opcode appears twice in the table")
 
 MMA_VARIANTS = frozenset(
-    {
-        ("m16n8k8", d, "f16", "f16", c)
-        for d, c in (("f32", "f32"), ("f16", "f16"), ("f16", "f32"), ("f32", "f16"))
-    }
-    | {
-        ("m16n8k16", d, "f16", "f16", c)
-        for d, c in (("f32", "f32"), ("f16", "f16"), ("f16", "f32"), ("f32", "f16"))
-    }
+    {("m16n8k8", d, "f16", "f16", c) for d, c in (("f32", "f32"), ("f16", "f16"), ("f16", "f32"), ("f32", "f16"))}
+    | {("m16n8k16", d, "f16", "f16", c) for d, c in (("f32", "f32"), ("f16", "f16"), ("f16", "f32"), ("f32", "f16"))}
     | {(shape, "f32", "bf16", "bf16", "f32") for shape in ("m16n8k8", "m16n8k16")}
     | {(shape, "f32", "tf32", "tf32", "f32") for shape in ("m16n8k4", "m16n8k8")}
-    | {(shape, "s32", a, b, "s32") for shape in ("m8n8k16", "m16n8k16", "m16n8k32") for a in ("s8", "u8") for b in ("s8", "u8")}
+    | {
+        (shape, "s32", a, b, "s32")
+        for shape in ("m8n8k16", "m16n8k16", "m16n8k32")
+        for a in ("s8", "u8")
+        for b in ("s8", "u8")
+    }
 )
 """(shape, D, A, B, C) of every dense `mma.sync`."""
 
 SPARSE_MMA_VARIANTS = frozenset(
-    {
-        (shape, d, "f16", "f16", d)
-        for shape in ("m16n8k16", "m16n8k32")
-        for d in ("f32", "f16")
-    }
+    {(shape, d, "f16", "f16", d) for shape in ("m16n8k16", "m16n8k32") for d in ("f32", "f16")}
     | {(shape, "f32", "bf16", "bf16", "f32") for shape in ("m16n8k16", "m16n8k32")}
 )
 """(shape, D, A, B, C) of every `mma.sp.sync`."""

@@ -39,8 +39,28 @@ from loadsparse.gpu.simulator.program import (
 
 SPECIAL_VECTORS = frozenset({"tid", "ntid", "ctaid", "nctaid"})
 SPECIAL_SCALARS = frozenset(
-    "laneid warpid nwarpid smid nsmid gridid lanemask_eq lanemask_le lanemask_lt lanemask_ge lanemask_gt clock clock_hi "
-    "clock64 globaltimer globaltimer_lo globaltimer_hi dynamic_smem_size total_smem_size WARP_SZ".split()
+    [
+        "laneid",
+        "warpid",
+        "nwarpid",
+        "smid",
+        "nsmid",
+        "gridid",
+        "lanemask_eq",
+        "lanemask_le",
+        "lanemask_lt",
+        "lanemask_ge",
+        "lanemask_gt",
+        "clock",
+        "clock_hi",
+        "clock64",
+        "globaltimer",
+        "globaltimer_lo",
+        "globaltimer_hi",
+        "dynamic_smem_size",
+        "total_smem_size",
+        "WARP_SZ",
+    ]
 )
 MAXIMUM_TEXT = 64 << 20
 """Longest PTX text accepted, in characters."""
@@ -131,7 +151,9 @@ def _syntax_error(text: str, token: Token, expected: set[str]) -> PtxError:
     wanted = sorted({_TERMINALS.get(name, name.lower()) for name in expected})
     hint = f"; expected {' or '.join(wanted)}" if 0 < len(wanted) <= 4 else ""
     shown = str(token)[:40]
-    return PtxError(f"unexpected '{shown}' in '{_line(text, token.line or 0)}'{hint}", token.line or 0, token.column or 0)
+    return PtxError(
+        f"unexpected '{shown}' in '{_line(text, token.line or 0)}'{hint}", token.line or 0, token.column or 0
+    )
 
 
 @dataclass(slots=True)
@@ -204,7 +226,9 @@ class _Module:
             if any(isinstance(child, Tree) and child.data == "body" for child in function.children):
                 kernel = _Body(self, function).build()
                 if kernel.name in self.kernels:
-                    raise PtxError(f"'{kernel.name}' is defined twice", function.meta.line if hasattr(function.meta, "line") else 0)
+                    raise PtxError(
+                        f"'{kernel.name}' is defined twice", function.meta.line if hasattr(function.meta, "line") else 0
+                    )
                 self.kernels[kernel.name] = kernel
         self._refuse_recursion()
         variables = [value for value in self.scope.names.values() if isinstance(value, Variable)]
@@ -228,14 +252,25 @@ class _Module:
     def variable(self, declared: _Declared, offset: int) -> Variable:
         data = None if declared.initial is None else self._bytes(declared)
         return Variable(
-            str(declared.name), declared.space, declared.type, declared.size, declared.align, offset, data, declared.dynamic
+            str(declared.name),
+            declared.space,
+            declared.type,
+            declared.size,
+            declared.align,
+            offset,
+            data,
+            declared.dynamic,
         )
 
     def _bytes(self, declared: _Declared) -> bytes:
         width = WIDTH[declared.type] // 8
         data = b"".join(self._scalar(value, width) for value in _flatten(declared.initial))
         if len(data) > declared.size:
-            raise PtxError(f"'{declared.name}' has more initial values than room", declared.name.line or 0, declared.name.column or 0)
+            raise PtxError(
+                f"'{declared.name}' has more initial values than room",
+                declared.name.line or 0,
+                declared.name.column or 0,
+            )
         return data.ljust(declared.size, b"\0")
 
     def _scalar(self, value: Any, width: int) -> bytes:
@@ -247,7 +282,9 @@ class _Module:
         name, offset = value.children[0], value.children[1]
         target = self.scope.names.get(str(name))
         if not isinstance(target, Variable) or target.space not in ("global", "const"):
-            raise PtxError(f"'{name}' is no global variable whose address could be stored", name.line or 0, name.column or 0)
+            raise PtxError(
+                f"'{name}' is no global variable whose address could be stored", name.line or 0, name.column or 0
+            )
         address = (3 << 36) + target.offset + (_integer(offset) if offset else 0)
         return (address & (1 << 8 * width) - 1).to_bytes(width, "little")
 
@@ -266,7 +303,9 @@ class _Module:
         def visit(name: str, path: tuple[str, ...]) -> None:
             for callee, instruction in calls.get(name, {}).items():
                 if callee in path:
-                    raise PtxError(f"'{callee}' calls itself; recursion is not simulated", instruction.line, instruction.column)
+                    raise PtxError(
+                        f"'{callee}' calls itself; recursion is not simulated", instruction.line, instruction.column
+                    )
                 if callee not in done:
                     visit(callee, (*path, callee))
             done.add(name)
@@ -363,7 +402,11 @@ class _Body:
     def __init__(self, module: _Module, function: Tree[Token]) -> None:
         self.module, self.function = module, function
         self.scope = _Scope(module.scope)
-        self.frames = {"param": _Frame(), "local": _Frame(), "shared": _Frame(-(-module.frames["shared"].size // 16) * 16)}
+        self.frames = {
+            "param": _Frame(),
+            "local": _Frame(),
+            "shared": _Frame(-(-module.frames["shared"].size // 16) * 16),
+        }
         self.registers: list[Register] = []
         self.variables: list[Variable] = []
         self.pending: list[tuple[_Statement, _Scope, Location | None]] = []
@@ -379,12 +422,14 @@ class _Body:
         maximum, required = self._limits()
         body = next(child for child in self.function.children if isinstance(child, Tree) and child.data == "body")
         self._walk(body, self.scope)
-        self.targets.setdefault("", len(self.pending))
         instructions = tuple(self._instruction(*item) for item in self.pending)
+        last_ends = instructions and instructions[-1].guard is None and instructions[-1].name in ("ret", "exit")
+        if not last_ends or len(instructions) in self.targets.values():
+            instructions += (self._final_return(),)
         tables = {
-            label: tuple(self._label(target, scope).name for target in names) for label, (names, scope) in self.tables.items()
+            label: tuple(self._label(target, scope).name for target in names)
+            for label, (names, scope) in self.tables.items()
         }
-        del self.targets[""]
         return Kernel(
             str(name),
             is_entry,
@@ -399,6 +444,11 @@ class _Body:
             required,
         )
 
+    def _final_return(self) -> Instruction:
+        """Running past the last statement returns."""
+        meta = self.pending[-1][0].opcode if self.pending else _heading(self.function)[0]
+        return Instruction("ret", (), (), None, meta.line or 0, meta.column or 0, self.location, "ret (implied)")
+
     def _parameters(self, tree: Tree[Token] | None) -> tuple[Variable, ...]:
         declared: list[Variable] = []
         for item in tree.children if tree is not None else ():
@@ -409,7 +459,9 @@ class _Body:
             kind, align, vector = _attributes(item.children)
             count = _dimensions(item.children)
             if space == "reg":
-                raise PtxError("parameters in registers are not simulated; declare them .param", name.line or 0, name.column or 0)
+                raise PtxError(
+                    "parameters in registers are not simulated; declare them .param", name.line or 0, name.column or 0
+                )
             element = max(1, WIDTH[kind] // 8) * vector
             size, align = element * (count or 0), align or element
             variable = Variable(str(name), "param", kind, size, align, self.frames["param"].place(size, align))
@@ -588,7 +640,9 @@ class _Body:
         before = 0
         for raw in statement.operands:
             if isinstance(raw, Tree) and raw.data == "group":
-                groups.append(tuple(cast(Operand, self._operand(part, scope)) for part in raw.children if part is not None))
+                groups.append(
+                    tuple(cast(Operand, self._operand(part, scope)) for part in raw.children if part is not None)
+                )
             elif isinstance(raw, Tree) and raw.data == "name" and callee is None:
                 found = self._name(raw.children[0], scope)
                 if not isinstance(found, FunctionName):

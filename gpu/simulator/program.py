@@ -176,7 +176,8 @@ class Instruction:
 class Kernel:
     """One `.entry` or `.func`: flat instruction list; a program counter is an index into it.
 
-    `targets` maps label name to instruction index (an index equal to `len(instructions)` means the end).
+    `targets` maps label name to instruction index.  The parser ends every body with a `ret` (implied where the text
+    has none), so that no program counter runs past the end.
     """
 
     name: str

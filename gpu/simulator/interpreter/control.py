@@ -1,0 +1,272 @@
+"""Branches, calls, exits, and the run-time functions that a kernel may call."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loadsparse.gpu.simulator.interpreter.numbers import Flags
+from loadsparse.gpu.simulator.interpreter.operands import Place, rows, source
+from loadsparse.gpu.simulator.interpreter.warp import Warp
+from loadsparse.gpu.simulator.layout import EXTERNALS
+from loadsparse.gpu.simulator.program import Call, Instruction, Label, Variable
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, LOCAL
+
+if TYPE_CHECKING:
+    from loadsparse.gpu.simulator.interpreter.machine import Machine
+
+Execute = Callable[[Warp, Flags], None]
+OFFSET = (1 << ALLOCATION_BITS) - 1
+
+
+def _taken(machine: Machine, place: Place, instruction: Instruction, index: int) -> Callable[[Warp, Flags], Flags]:
+    """Lanes of a group for which the guard holds; undefined guards are reported."""
+    guard = instruction.guard
+    if guard is None:
+        return lambda warp, group: group
+    row, negated = place.row(guard.register), guard.negated
+
+    def taken(warp: Warp, group: Flags) -> Flags:
+        for lane in np.flatnonzero(group & ~warp.defined[row]).tolist():
+            machine.lane_hazard("uninitialized", index, warp, lane, detail="guard")
+        return group & ((warp.bits[row] != 0) != negated)
+
+    return taken
+
+
+def _bra(machine: Machine, place: Place, instruction: Instruction, index: int, base: int) -> Execute:
+    label = instruction.operands[0]
+    if not isinstance(label, Label):
+        raise TypeError("a branch goes to a label")
+    target = base + label.target
+    taken = _taken(machine, place, instruction, index)
+
+    def execute(warp: Warp, group: Flags) -> None:
+        lanes = taken(warp, group)
+        warp.pc[lanes] = target
+        if lanes.any() and (lanes != group).any():
+            machine.counters["divergent"][index] += 1
+        if target <= index and lanes.any():
+            machine.backward(warp, index, lanes)
+
+    return execute
+
+
+def _brx(machine: Machine, place: Place, instruction: Instruction, index: int, base: int) -> Execute:
+    table = instruction.operands[1]
+    if not isinstance(table, Label):
+        raise TypeError("brx.idx takes a list of branch targets")
+    kernel = place.kernel
+    targets = np.array([base + kernel.targets[name] for name in kernel.branch_tables[table.name]])
+    read, used = source(place, instruction.operands[0], "b32"), rows(place, instruction.operands[0])
+    taken = _taken(machine, place, instruction, index)
+
+    def execute(warp: Warp, group: Flags) -> None:
+        lanes = taken(warp, group)
+        choice = read(warp)
+        for row in used:
+            for lane in np.flatnonzero(lanes & ~warp.defined[row]).tolist():
+                machine.lane_hazard("uninitialized", index, warp, lane, detail="address")
+        outside = lanes & (choice >= len(targets))
+        if outside.any():
+            lane = int(np.argmax(outside))
+            raise machine.stop("trap", index, warp, lane, f"index {int(choice[lane])} of {len(targets)} branch targets")
+        warp.pc[lanes] = targets[choice[lanes].astype(np.int64)]
+        if group.any() and np.unique(warp.pc[group]).size > 1:
+            machine.counters["divergent"][index] += 1
+        back = lanes & (warp.pc <= index)
+        if back.any():
+            machine.backward(warp, index, back)
+
+    return execute
+
+
+def leave(machine: Machine, warp: Warp, lanes: Flags) -> None:
+    """ret: back to the caller, or the end of the thread."""
+    done = np.zeros_like(lanes)
+    for lane in np.flatnonzero(lanes).tolist():
+        if warp.returns[lane]:
+            warp.pc[lane] = warp.returns[lane].pop()
+        else:
+            done[lane] = True
+    if done.any():
+        machine.exit(warp, done)
+
+
+def _ret(machine: Machine, place: Place, instruction: Instruction, index: int, base: int) -> Execute:
+    taken = _taken(machine, place, instruction, index)
+    results = instruction.name == "ret" and not place.kernel.is_entry
+
+    def execute(warp: Warp, group: Flags) -> None:
+        lanes = taken(warp, group)
+        if results:
+            for lane in np.flatnonzero(lanes).tolist():
+                _copy_results(machine, place, warp, lane)
+        leave(machine, warp, lanes) if instruction.name == "ret" else machine.exit(warp, lanes)
+
+    return execute
+
+
+def _copy_results(machine: Machine, place: Place, warp: Warp, lane: int) -> None:
+    """Hands the callee's result parameters to the caller's variables."""
+    call_index = warp.returns[lane][-1] - 1
+    call = machine.instructions[call_index].operands[0]
+    caller = machine.place_of(call_index)
+    assert isinstance(call, Call)
+    for mine, theirs in zip(place.kernel.results, call.results, strict=False):
+        if isinstance(theirs, Variable):
+            copy_param(warp, lane, place.address(mine), caller.address(theirs), min(mine.size, theirs.size))
+
+
+def copy_param(warp: Warp, lane: int, origin: int, target: int, size: int) -> None:
+    """Copies bytes inside a thread's param frames."""
+    block = warp.block
+    start = int(warp.threads[lane]) * block.param_bytes
+    for data in (block.param, block.param_defined):
+        data[start + target : start + target + size] = data[start + origin : start + origin + size]
+
+
+def _call(machine: Machine, place: Place, instruction: Instruction, index: int, base: int) -> Execute:
+    call = instruction.operands[0]
+    if not isinstance(call, Call):
+        raise TypeError("a call names a function")
+    name = call.callee.name
+    taken = _taken(machine, place, instruction, index)
+    if any(not isinstance(value, Variable) for value in (*call.results, *call.arguments)):
+        raise TypeError("call operands must be .param variables")
+    if name not in machine.layout.start and name in EXTERNALS:
+        function = _vprintf if name == "vprintf" else _assertfail
+
+        def external(warp: Warp, group: Flags) -> None:
+            for lane in np.flatnonzero(taken(warp, group)).tolist():
+                function(machine, place, call, warp, lane, index)
+
+        return external
+    start = machine.layout.start[name]
+    callee_place = next(p for p in machine.places if p.kernel.name == name)
+    callee = callee_place.kernel
+    if len(call.arguments) != len(callee.parameters):
+        raise TypeError(f"{name} takes {len(callee.parameters)} arguments, {len(call.arguments)} given")
+
+    def execute(warp: Warp, group: Flags) -> None:
+        lanes = taken(warp, group)
+        first = callee_place.registers
+        warp.defined[first : first + len(callee.registers), lanes] = False
+        for lane in np.flatnonzero(lanes).tolist():
+            for mine, theirs in zip(call.arguments, callee.parameters, strict=True):
+                assert isinstance(mine, Variable)
+                size = min(mine.size, theirs.size)
+                copy_param(warp, lane, place.address(mine), callee_place.address(theirs), size)
+            warp.returns[lane].append(index + 1)
+        warp.pc[lanes] = start
+
+    return execute
+
+
+def _argument(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, number: int) -> int:
+    """An argument of an external function, as an unsigned integer."""
+    variable = call.arguments[number]
+    assert isinstance(variable, Variable)
+    start = int(warp.threads[lane]) * warp.block.param_bytes + place.address(variable)
+    return int.from_bytes(warp.block.param[start : start + variable.size].tobytes(), "little")
+
+
+def _bytes(machine: Machine, warp: Warp, lane: int, address: int, size: int) -> bytes:
+    """Memory at a generic address for run-time functions; stops at the end of the allocation."""
+    number, offset = address >> ALLOCATION_BITS, address & OFFSET
+    block = warp.block
+    if number == LOCAL:
+        start = int(warp.threads[lane]) * block.local_bytes
+        data = block.local[start : start + block.local_bytes]
+    elif number == 1:
+        data = block.shared
+    elif number in machine.request.allocations:
+        data = machine.request.allocations[number].data
+    else:
+        return b""
+    return data[offset : offset + size].tobytes()
+
+
+def _text(machine: Machine, warp: Warp, lane: int, address: int) -> str:
+    return _bytes(machine, warp, lane, address, 4096).split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+FORMAT = re.compile(r"%([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?(hh|h|ll|l|z|j|t)?([diouxXeEfFgGaAcsp%])")
+
+
+def _vprintf(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, index: int) -> None:
+    """printf(format, arguments): 4-byte values, or 8-byte ones aligned to 8."""
+    text = _text(machine, warp, lane, _argument(machine, place, call, warp, lane, 0))
+    arguments = _argument(machine, place, call, warp, lane, 1)
+    position = 0
+
+    def take(size: int) -> bytes:
+        nonlocal position
+        position = -(-position // size) * size
+        data = _bytes(machine, warp, lane, arguments + position, size)
+        position += size
+        return data.ljust(size, b"\0")
+
+    def show(match: re.Match[str]) -> str:
+        flags, width, precision, length, letter = match.groups()
+        if letter == "%":
+            return "%"
+        if width == "*":
+            width = str(struct.unpack("<i", take(4))[0])
+        if precision == "*":
+            precision = str(struct.unpack("<i", take(4))[0])
+        spec = "%" + flags + (width or "")[:3] + ("." + precision[:3] if precision is not None else "")
+        if letter in "eEfFgGaA":
+            value: Any = struct.unpack("<d", take(8))[0]
+            return (spec + letter) % value if letter not in "aA" else value.hex()
+        if letter == "s":
+            return (spec + "s") % _text(machine, warp, lane, int.from_bytes(take(8), "little"))
+        if letter == "p":
+            return hex(int.from_bytes(take(8), "little"))
+        if letter == "c":
+            return (spec + "c") % chr(take(4)[0])
+        size = 8 if length in ("l", "ll", "z", "j", "t") else 4
+        value = int.from_bytes(take(size), "little", signed=letter in "di")
+        return (spec + {"u": "d", "i": "d"}.get(letter, letter)) % value
+
+    machine.printed.append(FORMAT.sub(show, text))
+    result = call.results[0] if call.results else None
+    if isinstance(result, Variable):
+        start = int(warp.threads[lane]) * warp.block.param_bytes + place.address(result)
+        warp.block.param[start : start + 4] = 0
+        warp.block.param_defined[start : start + 4] = 1
+
+
+def _assertfail(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, index: int) -> None:
+    """__assertfail(message, file, line, function, size) ends the launch."""
+    message, file, function = (
+        _text(machine, warp, lane, _argument(machine, place, call, warp, lane, n)) for n in (0, 1, 3)
+    )
+    line = _argument(machine, place, call, warp, lane, 2)
+    raise machine.stop("trap", index, warp, lane, f"assertion '{message}' failed in {function} ({file}:{line})")
+
+
+def _trap(machine: Machine, place: Place, instruction: Instruction, index: int, base: int) -> Execute:
+    taken = _taken(machine, place, instruction, index)
+
+    def execute(warp: Warp, group: Flags) -> None:
+        lanes = taken(warp, group)
+        if lanes.any():
+            raise machine.stop("trap", index, warp, int(np.argmax(lanes)), "trap")
+
+    return execute
+
+
+BUILDERS: dict[str, Callable[[Machine, Place, Instruction, int, int], Execute]] = {
+    "bra": _bra,
+    "brx": _brx,
+    "ret": _ret,
+    "exit": _ret,
+    "call": _call,
+    "trap": _trap,
+    "brkpt": _trap,
+}

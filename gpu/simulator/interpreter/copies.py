@@ -1,0 +1,138 @@
+"""cp.async: copies in flight, the groups that a lane waits for, and who touches them too early."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from loadsparse.gpu.simulator.interpreter.block import Block
+    from loadsparse.gpu.simulator.interpreter.memory import Part
+    from loadsparse.gpu.simulator.interpreter.numbers import Lanes
+    from loadsparse.gpu.simulator.interpreter.warp import Warp
+
+
+@dataclass(slots=True)
+class Copy:
+    """One lane's copy: `data` was read at the issue and goes to shared `offset` when it lands."""
+
+    number: int
+    instruction: int
+    offset: int
+    data: NDArray[np.uint8]
+    known: NDArray[np.uint8]
+    source: int
+    source_bytes: int
+
+
+@dataclass(slots=True)
+class Queue:
+    """Copies of one thread: committed groups, oldest first, and the open group."""
+
+    groups: list[list[Copy]] = field(default_factory=list)
+    open: list[Copy] = field(default_factory=list)
+
+
+class Copies:
+    """All copies in flight of a block; `pending` holds the number of the copy that will write each shared byte."""
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.queues: dict[int, Queue] = {}
+        self.flying: dict[int, Copy] = {}
+        self.pending = np.full(block.shared.size, -1)
+        self.issued = 0
+
+    def issue(
+        self,
+        warp: Warp,
+        lane: int,
+        instruction: int,
+        offset: int,
+        data: NDArray[np.uint8],
+        known: NDArray[np.uint8],
+        source: int,
+        source_bytes: int,
+    ) -> None:
+        """Starts a copy; with `cp_async="eager"` the bytes arrive at once but stay pending."""
+        copy = Copy(self.issued, instruction, offset, data, known, source, source_bytes)
+        self.issued += 1
+        self.flying[copy.number] = copy
+        self.queues.setdefault(int(warp.threads[lane]), Queue()).open.append(copy)
+        self.pending[offset : offset + data.size] = copy.number
+        if self.block.machine.request.cp_async == "eager":
+            self._write(copy)
+
+    def commit(self, thread: int) -> None:
+        queue = self.queues.setdefault(thread, Queue())
+        queue.groups.append(queue.open)
+        queue.open = []
+
+    def wait(self, thread: int, most: int) -> None:
+        """Lands the oldest groups until at most `most` are left."""
+        queue = self.queues.get(thread)
+        while queue is not None and len(queue.groups) > most:
+            for copy in queue.groups.pop(0):
+                self._land(thread, copy)
+
+    def leave(self, thread: int) -> None:
+        """The thread exits: what it never waited for is a hazard, and lands."""
+        queue = self.queues.pop(thread, None)
+        if queue is None:
+            return
+        for copy in [copy for group in [*queue.groups, queue.open] for copy in group]:
+            machine = self.block.machine
+            machine.hazard(
+                "pending", copy.instruction, None, self.block.index, thread, copy.offset, copy.data.size, "unwaited"
+            )
+            self._land(thread, copy)
+
+    def _write(self, copy: Copy) -> None:
+        self.block.shared[copy.offset : copy.offset + copy.data.size] = copy.data
+        self.block.shared_defined[copy.offset : copy.offset + copy.data.size] = copy.known
+
+    def _land(self, thread: int, copy: Copy) -> None:
+        if self.block.machine.request.cp_async == "late":
+            self._write(copy)
+        own = self.pending[copy.offset : copy.offset + copy.data.size]
+        own[own == copy.number] = -1
+        del self.flying[copy.number]
+        if self.block.races is not None:
+            where = np.array([copy.offset])
+            self.block.races.written(np.array([thread]), where, copy.data[None, :], copy.instruction)
+
+    def touched(
+        self,
+        index: int,
+        warp: Warp,
+        lanes: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+        size: int,
+        address: Lanes,
+        detail: str,
+    ) -> None:
+        """Reports accesses to bytes that are still pending."""
+        if not self.flying:
+            return
+        for lane, offset in zip(lanes.tolist(), offsets.tolist(), strict=True):
+            owners = self.pending[offset : offset + size]
+            hit = np.flatnonzero(owners >= 0)
+            if hit.size:
+                other = self.flying[int(owners[hit[0]])].instruction
+                self.block.machine.lane_hazard("pending", index, warp, lane, other, int(address[lane]), size, detail)
+
+    def source_written(self, index: int, warp: Warp, part: Part, address: Lanes, size: int) -> None:
+        """Reports global writes to the source of a copy in flight."""
+        if not self.flying:
+            return
+        for lane in np.flatnonzero(part.lanes).tolist():
+            start = int(address[lane])
+            for copy in self.flying.values():
+                if start < copy.source + copy.source_bytes and copy.source < start + size:
+                    self.block.machine.lane_hazard(
+                        "pending", index, warp, lane, copy.instruction, start, size, "source"
+                    )
+                    break

@@ -1,0 +1,133 @@
+"""mma.sync and mma.sp.sync."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loadsparse.gpu.simulator.interpreter.dot import convert_addend, dot
+from loadsparse.gpu.simulator.interpreter.fragments import Fragment, a_fragment, b_fragment, c_fragment
+from loadsparse.gpu.simulator.interpreter.loads import elements
+from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, signed, unsigned
+from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
+from loadsparse.gpu.simulator.interpreter.warp import Warp
+from loadsparse.gpu.simulator.program import Immediate, Instruction, Operand
+
+if TYPE_CHECKING:
+    from loadsparse.gpu.simulator.interpreter.machine import Machine
+
+Execute = Callable[[Warp, Flags], None]
+U = np.uint64
+ELEMENT = {"f16": 16, "bf16": 16, "tf32": 32, "f32": 32, "s32": 32, "s8": 8, "u8": 8}
+
+
+def product(arch: str, a: Lanes, b: Lanes, c: Lanes, types: tuple[str, ...], satfinite: bool) -> Lanes:
+    """D[m, n] = sum_k A[m, k] B[k, n] + C[m, n]; types are those of D, A, B, C."""
+    d_type, a_type, b_type, c_type = types
+    if d_type == "s32":
+        wide = _numbers(a, a_type) @ _numbers(b, b_type) + signed(c, 32)
+        if satfinite:
+            wide = np.clip(wide, -(1 << 31), (1 << 31) - 1)
+        return unsigned(wide, 32)
+    m, n = c.shape
+    left = np.broadcast_to(a[:, None, :], (m, n, a.shape[1]))
+    right = np.broadcast_to(b.T[None, :, :], (m, n, b.shape[0]))
+    return dot(arch, left, right, convert_addend(c, c_type, d_type), a_type, d_type)
+
+
+def _numbers(bits: Lanes, kind: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    return signed(bits, 8) if kind == "s8" else bits.astype(np.int64)
+
+
+class Registers:
+    """One fragment operand: its registers' values, defined bits, and how to write them."""
+
+    def __init__(self, place: Place, operand: Operand, fragment: Fragment) -> None:
+        self.fragment = fragment
+        registers = elements(operand, fragment.registers)
+        self.read = [source(place, register, "b32") for register in registers]
+        self.rows = [rows(place, register) for register in registers]
+        self.writers = [destination(place, register, 32) for register in registers]
+
+    def matrix(self, warp: Warp) -> Lanes:
+        return self.fragment.gather([read(warp) for read in self.read])
+
+    def known(self, warp: Warp) -> Flags:
+        return self.fragment.known([defined(warp, used) for used in self.rows])
+
+    def put(self, warp: Warp, lanes: Flags, matrix: Lanes, known: Flags) -> None:
+        bits, flags = self.fragment.scatter(matrix), self.fragment.scatter_known(known)
+        for write, value, flag in zip(self.writers, bits, flags, strict=True):
+            write(warp, lanes, value, flag)
+
+
+def result_known(a: Flags, b: Flags, c: Flags) -> Flags:
+    """Element (m, n) is defined iff row m of A, column n of B and C[m, n] are."""
+    return a.all(axis=1)[:, None] & b.all(axis=0)[None, :] & c
+
+
+def _mma(machine: Machine, place: Place, instruction: Instruction, index: int) -> Execute:
+    modifiers, operands = instruction.modifiers, instruction.operands
+    shape = next(m for m in modifiers if m.startswith("m") and "n8k" in m)
+    types = tuple(m for m in modifiers if m in ELEMENT)
+    if any(modifier.startswith("sp") for modifier in modifiers):
+        return _sparse(machine, place, instruction, index, shape, types)
+    d, c = (Registers(place, operands[n], c_fragment(shape, ELEMENT[types[0 if n == 0 else 3]])) for n in (0, 3))
+    a = Registers(place, operands[1], a_fragment(shape, ELEMENT[types[1]]))
+    b = Registers(place, operands[2], b_fragment(shape, ELEMENT[types[2]]))
+    arch, satfinite = machine.request.arch, "satfinite" in modifiers
+
+    def execute(warp: Warp, lanes: Flags) -> None:
+        matrix = product(arch, a.matrix(warp), b.matrix(warp), c.matrix(warp), types, satfinite)
+        d.put(warp, lanes, matrix, result_known(a.known(warp), b.known(warp), c.known(warp)))
+
+    return execute
+
+
+def _sparse(
+    machine: Machine, place: Place, instruction: Instruction, index: int, shape: str, types: tuple[str, ...]
+) -> Execute:
+    """A holds 2 of every 4 elements; metadata words say which.  The selected K are added as a dense product is."""
+    operands = instruction.operands
+    k = int(shape[shape.index("k") + 1 :])
+    half = f"m16n8k{k // 2}"
+    d, c = (Registers(place, operands[n], c_fragment(shape, ELEMENT[types[0 if n == 0 else 3]])) for n in (0, 3))
+    a = Registers(place, operands[1], a_fragment(half, 16))
+    b = Registers(place, operands[2], b_fragment(shape, 16))
+    words, word_rows = source(place, operands[4], "b32"), rows(place, operands[4])
+    selector = operands[5]
+    suppliers = k // 16
+    if not isinstance(selector, Immediate) or not 0 <= selector.value < 4 // suppliers:
+        raise TypeError(f"the sparsity selector of {shape} is a number below {4 // suppliers}")
+    first = selector.value * suppliers
+    arch = machine.request.arch
+
+    def positions(warp: Warp) -> tuple[Lanes, Flags]:
+        """Column of B for each of the K/2 stored elements of each row, and whether the metadata is defined."""
+        word, known = words(warp), defined(warp, word_rows)
+        columns = np.zeros((16, k // 2), np.int64)
+        sure = np.ones(16, bool)
+        for row in range(16):
+            for chunk in range(k // 4):
+                lane = (row % 8) * 4 + first + chunk // 4
+                nibble = int(word[lane]) >> (16 * (row // 8) + 4 * (chunk % 4)) & 15
+                columns[row, 2 * chunk] = 4 * chunk + (nibble & 3)
+                columns[row, 2 * chunk + 1] = 4 * chunk + (nibble >> 2)
+                sure[row] &= bool(known[lane])
+        return columns.astype(U), sure
+
+    def execute(warp: Warp, lanes: Flags) -> None:
+        columns, sure = positions(warp)
+        left, right, addend = a.matrix(warp), b.matrix(warp), c.matrix(warp)
+        chosen = right[columns.astype(np.int64)].transpose(0, 2, 1)
+        wide = np.broadcast_to(left[:, None, :], chosen.shape)
+        matrix = dot(arch, wide, chosen, convert_addend(addend, types[3], types[0]), types[1], types[0])
+        known = result_known(a.known(warp) & sure[:, None], b.known(warp), c.known(warp))
+        d.put(warp, lanes, matrix, known)
+
+    return execute
+
+
+BUILDERS: dict[str, Any] = {"mma": _mma}

@@ -1,0 +1,256 @@
+"""What a launch showed: hazards in words, metrics, and one row per PTX instruction."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadsparse.gpu.simulator.layout import Layout
+from loadsparse.gpu.simulator.metrics import metrics
+from loadsparse.gpu.simulator.opcodes import pipe
+from loadsparse.gpu.simulator.program import Instruction
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, COUNTERS, Hazard, Outcome, Request
+
+Point = tuple[int, int, int]
+WINDOWS = {0: "null", 1: "shared memory", 2: "local memory", 3: "module variables", 4: "parameters"}
+VERBS = {
+    "guard": "a guard that was never written decides whether this executes",
+    "address": "an address is computed from a value that was never written",
+    "value": "a value that was never written is stored to global memory",
+}
+CONVERGENCE = {
+    "stuck": "lanes of this warp wait here for lanes that will never come",
+    "guards differ": "an .aligned instruction is executed by part of the warp: guards differ",
+    "not in own mask": "a lane executes this that is not in its own member mask",
+    "inactive source": "a shuffle reads from a lane that does not take part",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One hazard for people: where (kernel, 3-D block and thread, PTX line, source line), what, and how often."""
+
+    kind: str
+    kernel: str
+    block: Point
+    thread: Point
+    line: int
+    ptx: str
+    file: str | None
+    source_line: int | None
+    message: str
+    count: int
+    other_line: int | None = None
+
+    def __str__(self) -> str:
+        source = f", {os.path.basename(self.file)}:{self.source_line}" if self.file else ""
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        return (
+            f"{self.kind}: {self.message}; kernel {self.kernel[:60]}, block {self.block}, thread {self.thread}, "
+            f"PTX line {self.line}{source}{times}"
+        )
+
+
+@dataclass(slots=True)
+class Report:
+    """The result of one launch; `ok` is true when there is no hazard.
+
+    `instructions` counts warp instructions, `thread_instructions` their active lanes (predicated-off included);
+    `lines` has one row per PTX instruction; `seconds` holds "translate" and "execute"; `printed` the output of printf.
+    """
+
+    kernel: str
+    arch: str
+    engine: str
+    grid: Point
+    block: Point
+    hazards: list[Finding]
+    metrics: dict[str, int]
+    lines: list[dict[str, Any]] = field(repr=False)
+    seconds: dict[str, float] = field(repr=False)
+    printed: str = field(default="", repr=False)
+    stopped: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.hazards
+
+    @property
+    def instructions(self) -> int:
+        return self.metrics["smsp__inst_executed.sum"]
+
+    @property
+    def thread_instructions(self) -> int:
+        return self.metrics["smsp__thread_inst_executed.sum"]
+
+    def __repr__(self) -> str:
+        head = (
+            f"Report({self.kernel[:60]!r}, {self.arch}, grid {self.grid}, block {self.block}: "
+            f"{'ok' if self.ok else f'{len(self.hazards)} hazards'}, {self.instructions} warp instructions, "
+            f"{self.seconds['execute']:.3f} s by the {self.engine})"
+        )
+        return "\n  ".join([head, *(str(hazard) for hazard in self.hazards[:10])])
+
+    def to_json(self) -> str:
+        """The whole report as a JSON object."""
+        return json.dumps({"ok": self.ok, **asdict(self)}, sort_keys=True)
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """One self-contained page: hazards, metrics, and the PTX with its counts."""
+        target = Path(path)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=target.parent, suffix=".part", delete=False
+        ) as file:
+            file.write(_page(self))
+        os.replace(file.name, target)
+
+
+def build(request: Request, plan: Layout, outcome: Outcome, engine: str) -> Report:
+    """The report of an engine's outcome."""
+    instructions = plan.instructions
+    rows = []
+    for index, instruction in enumerate(instructions):
+        where = _location(instruction)
+        row: dict[str, Any] = {
+            "line": instruction.line,
+            "ptx": instruction.text,
+            "file": where[0],
+            "source_line": where[1],
+            "pipe": pipe(instruction.name, instruction.modifiers),
+            "executions": int(outcome.executions[index]),
+            "threads": int(outcome.threads[index]),
+        }
+        row.update({name: int(outcome.counters[name][index]) for name in COUNTERS})
+        rows.append(row)
+    findings = [_finding(request, instructions, hazard) for hazard in outcome.hazards]
+    seconds = {"translate": outcome.translate_seconds, "execute": outcome.execute_seconds}
+    return Report(
+        request.kernel.name, request.arch, engine, request.grid, request.block, findings,
+        metrics(instructions, outcome), rows, seconds, outcome.printed, outcome.stopped,
+    )  # fmt: skip
+
+
+def _location(instruction: Instruction) -> tuple[str | None, int | None]:
+    """Source file and line; of inlined code the line of the caller."""
+    where = instruction.location
+    while where is not None and where.inlined_at is not None:
+        where = where.inlined_at
+    return (where.file, where.line) if where is not None else (None, None)
+
+
+def _point(index: int, size: Point) -> Point:
+    return index % size[0], index // size[0] % size[1], index // (size[0] * size[1])
+
+
+def _finding(request: Request, instructions: tuple[Instruction, ...], hazard: Hazard) -> Finding:
+    instruction = instructions[hazard.instruction]
+    other = instructions[hazard.other] if hazard.other is not None else None
+    file, line = _location(instruction)
+    return Finding(
+        hazard.kind,
+        request.kernel.name,
+        _point(hazard.block, request.grid),
+        _point(hazard.thread, request.block),
+        instruction.line,
+        instruction.text,
+        file,
+        line,
+        sentence(request, instruction, other, hazard),
+        hazard.count,
+        other.line if other is not None else None,
+    )
+
+
+def place(request: Request, instruction: Instruction, address: int, size: int) -> str:
+    """Which memory an access meant: "array 3: offset 4096..4100 of 4096 bytes"."""
+    modifiers = {modifier.partition("::")[0] for modifier in instruction.modifiers}
+    if (
+        "shared" in modifiers
+        or instruction.name in ("ldmatrix", "stmatrix")
+        or "local" in modifiers
+        or "param" in modifiers
+    ):
+        explicit = not (modifiers & {"global"}) or instruction.name == "cp"
+    else:
+        explicit = False
+    total = request.static_shared_bytes + request.dynamic_shared_bytes
+    if explicit and address >> ALLOCATION_BITS not in request.allocations:
+        name, limit = ("local memory", request.local_bytes) if "local" in modifiers else ("shared memory", total)
+        if "param" in modifiers:
+            name, limit = "parameters", int(request.parameters.size)
+        offset = (
+            address - (1 << 64)
+            if address >= 1 << 63
+            else address - (1 << 32)
+            if 1 << 31 <= address < 1 << 32
+            else address
+        )
+        return f"{name}: offset {offset}..{offset + size} of {limit} bytes"
+    number, offset = address >> ALLOCATION_BITS, address & ((1 << ALLOCATION_BITS) - 1)
+    if number not in request.allocations and offset >= 1 << (ALLOCATION_BITS - 1) and number + 1 in request.allocations:
+        number, offset = number + 1, offset - (1 << ALLOCATION_BITS)
+    allocation = request.allocations.get(number)
+    if allocation is not None and offset >= 1 << (ALLOCATION_BITS - 1) and number + 1 in request.allocations:
+        allocation, offset = request.allocations[number + 1], offset - (1 << ALLOCATION_BITS)
+    if allocation is not None:
+        return f"{allocation.name}: offset {offset}..{offset + size} of {allocation.data.size} bytes"
+    if number in (1, 2):
+        limit = total if number == 1 else request.local_bytes
+        return f"{WINDOWS[number]}: offset {offset}..{offset + size} of {limit} bytes"
+    if number == 0:
+        return f"address {address:#x} near null, {size} bytes"
+    return f"address {address:#x} in no allocation, {size} bytes"
+
+
+def sentence(request: Request, instruction: Instruction, other: Instruction | None, hazard: Hazard) -> str:
+    """One clear sentence about a hazard."""
+    where = place(request, instruction, hazard.address, hazard.size or 0) if hazard.address is not None else ""
+    against = f"the access in PTX line {other.line} ('{other.text[:60]}')" if other is not None else ""
+    match hazard.kind:
+        case "bounds":
+            return f"out of bounds: {where}"
+        case "alignment":
+            return f"misaligned access: {where}; the address must be a multiple of the access size"
+        case "uninitialized":
+            return VERBS.get(hazard.detail, "an undefined value is used") + (f": {where}" if where else "")
+        case "race":
+            return f"{hazard.detail} at shared byte {hazard.address}, not ordered by any barrier against {against}"
+        case "pending":
+            if hazard.detail == "unwaited":
+                return "a cp.async is never waited for"
+            if hazard.detail == "source":
+                return f"writes the source of a cp.async that has not been waited for ({against}): {where}"
+            return f"{hazard.detail}s the destination of a cp.async that has not been waited for ({against}): {where}"
+        case "convergence":
+            return CONVERGENCE.get(hazard.detail, hazard.detail)
+        case "deadlock":
+            return "threads wait at this barrier for threads that will never arrive"
+        case "budget":
+            return f"the launch did not end within its budget of {request.budget} thread instructions"
+        case _:
+            return hazard.detail or hazard.kind
+
+
+def _page(report: Report) -> str:
+    cell = html.escape
+    hazards = "".join(f"<li>{cell(str(hazard))}</li>" for hazard in report.hazards) or "<li>none</li>"
+    numbers = "".join(f"<tr><td>{cell(name)}</td><td>{value}</td></tr>" for name, value in report.metrics.items())
+    head = ["line", "source_line", "ptx", "executions", "threads", *COUNTERS]
+    body = "".join(
+        "<tr>" + "".join(f"<td>{cell(str(row[name] if row[name] is not None else ''))}</td>" for name in head) + "</tr>"
+        for row in report.lines
+    )
+    columns = "".join(f"<th>{name}</th>" for name in head)
+    return (
+        "<!doctype html><meta charset='utf-8'><title>Launch report</title>"
+        "<style>body{font:14px sans-serif;margin:2em}td,th{padding:0 .6em;text-align:right}"
+        "td:nth-child(3){text-align:left;font-family:monospace}tr:nth-child(even){background:#f4f4f4}</style>"
+        f"<h1>{cell(report.kernel[:80])}</h1><p>{report.arch}, grid {report.grid}, block {report.block}, "
+        f"{report.instructions} warp instructions.</p><h2>Hazards</h2><ul>{hazards}</ul><h2>Metrics</h2>"
+        f"<table>{numbers}</table><h2>PTX</h2><table><tr>{columns}</tr>{body}</table>\n"
+    )
