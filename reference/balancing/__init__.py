@@ -31,7 +31,7 @@ BALANCERS: dict[str, Callable[[int], Balancer]] = {
     "proportional": lambda k: ProportionalBias(),
     "proportional-1/sqrt(n)": lambda k: ProportionalBias(rate=0.1, schedule="1/sqrt(n)"),
     "quantile": lambda k: QuantileBalancing(k=k),
-    "sinkhorn": lambda k: Sinkhorn(temperature=0.05),
+    "sinkhorn": lambda k: Sinkhorn(temperature=0.05, tolerance=1e-3),
 }
 
 
