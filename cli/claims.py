@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 import typer
+
 from loadsparse.cli.console import Json, Plain, bad_input, console
 
 STATUSES = ("proved", "counted", "compiled", "predicted", "cited", "false without condition", "not yet")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 import typer
+
 from loadsparse.cli import claims, verify, weights
 
 app = typer.Typer(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from loadsparse.cli.console import Json, Plain, bad_input, console, progress
 
 if TYPE_CHECKING:

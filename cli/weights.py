@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from loadsparse.cli.console import Json, Plain, bad_input, console
 
 app = typer.Typer(help="Real weights: the packaged sample, and more on request.", no_args_is_help=True)

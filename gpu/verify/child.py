@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.gpu.verify import handover
 from loadsparse.gpu.verify.errors import InputError
-from numpy.typing import NDArray
 
 TIME_LIMIT = 120.0
 """Seconds the user's file may take for all of its inputs."""
@@ -62,7 +63,9 @@ def _where(error: BaseException, path: Path) -> str:
 
 def _one_line(error: BaseException, path: Path) -> str:
     text = " ".join(str(error).split())[:400]
-    return f"{_where(error, path)}{type(error).__name__}: {text}" if not isinstance(error, InputError) else text
+    if isinstance(error, InputError):
+        return text
+    return f"{_where(error, path)}{type(error).__name__}" + (f": {text}" if text else "")
 
 
 def _load(path: Path, name: str) -> Any:
@@ -75,10 +78,19 @@ def _load(path: Path, name: str) -> Any:
     sys.path.insert(0, str(path.parent))
     spec.loader.exec_module(module)
     found = getattr(module, name, None)
-    if not callable(found):
+    if not callable(found) and not hasattr(found, "plan"):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise InputError(f"{path.name} has no function {name!r}; it has {', '.join(sorted(functions)) or 'none'}")
     return found
+
+
+def _describe(found: Any, a: NDArray[Any], n: int, arch: str) -> Any:
+    """What a function returns, or what an object with encode and plan plans for a stand-in B."""
+    if not hasattr(found, "plan"):
+        return found(a, n, arch)
+    stand_in = np.random.default_rng().integers(0, 0x3C00, (a.shape[1], n), dtype=np.uint16).view(a.dtype)
+    encoded = found.encode(a, "bf16" if a.dtype == np.uint16 else "f16")
+    return handover.from_launch(found.plan(encoded, stand_in, arch=arch), stand_in)
 
 
 def serve(folder: Path) -> None:
@@ -97,7 +109,7 @@ def serve(folder: Path) -> None:
         if failure is None:
             try:
                 a = np.load(folder / f"a{index}.npy", allow_pickle=False)
-                handover.write(handover.check(found(a, n, request["arch"]), int(a.shape[1])), target)
+                handover.write(handover.check(_describe(found, a, n, request["arch"]), int(a.shape[1])), target)
                 continue
             except BaseException as error:
                 failure = _one_line(error, path)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.gpu import simulator
 from loadsparse.gpu.launch import Launch
-from numpy.typing import NDArray
 
 Matrix = NDArray[np.generic]
 
@@ -37,13 +38,18 @@ class Execution:
         return not self.unwritten.any() and not self.changed
 
 
-def poison(shape: tuple[int, ...], dtype: np.dtype[Any], bf16: bool, seed: int) -> Matrix:
-    """Signalling NaNs with random payloads, which no arithmetic produces: what is left of them was never written."""
+def poison(shape: tuple[int, ...], dtype: np.dtype[Any], seed: int) -> Matrix:
+    """Signalling NaNs with random payloads, which no arithmetic produces: what is left of them was never written.
+
+    uint16 is taken for bf16; types that are no floats get random bytes.
+    """
     rng = np.random.default_rng([seed, 77])
-    if dtype.itemsize == 4:
+    if dtype == np.float32:
         return (rng.integers(0x100, 0x3FFFFF, shape, dtype=np.uint32) | np.uint32(0x7F800000)).view(dtype)
-    exponent, payload = (0x7F80, 0x3F) if bf16 else (0x7C00, 0x1FF)
-    return (rng.integers(1, payload, shape, dtype=np.uint16) | np.uint16(exponent)).view(dtype)
+    if dtype in (np.float16, np.uint16):
+        exponent, payload = (0x7C00, 0x1FF) if dtype == np.float16 else (0x7F80, 0x3F)
+        return (rng.integers(1, payload, shape, dtype=np.uint16) | np.uint16(exponent)).view(dtype)
+    return np.frombuffer(rng.bytes(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape)
 
 
 def _words(matrix: Matrix) -> NDArray[np.unsignedinteger[Any]]:
@@ -53,29 +59,39 @@ def _words(matrix: Matrix) -> NDArray[np.unsignedinteger[Any]]:
 def run(launch: Launch, *, seed: int = 0, budget: int | None = None, **options: Any) -> Execution:
     """Every step in order, on copies of the buffers; `options` go to the simulator's launch (engine, schedule).
 
-    Raises PtxError for PTX that is refused and LaunchError for a launch that the architecture cannot hold.
+    Output and workspace start undefined and hold poison.  Raises PtxError for PTX that is refused and LaunchError for a
+    launch that the architecture cannot hold.
     """
-    target = launch.buffers[launch.output]
-    filled = poison(target.shape, target.dtype, target.dtype == np.uint16, seed)
-    memory: dict[str, Any] = {name: np.array(launch.buffers[name], order="C") for name in launch.inputs}
-    memory |= {
-        name: simulator.empty(launch.buffers[name].shape, launch.buffers[name].dtype)
+    memory = {name: np.array(launch.buffers[name], order="C") for name in launch.inputs}
+    fresh = {
+        name: poison(launch.buffers[name].shape, launch.buffers[name].dtype, seed)
         for name in (launch.output, *launch.workspace)
     }
-    memory[launch.output][...] = filled
+    memory |= {name: array.copy() for name, array in fresh.items()}
+    untouched = set(fresh)
     hazards: list[str] = []
     metrics: dict[str, float] = {}
     modules = {step.ptx: simulator.load(step.ptx, arch=launch.arch) for step in launch.steps}
     started = time.perf_counter()
     for step in launch.steps:
-        args = [memory[arg] if isinstance(arg, str) else arg for arg in step.args]
+        names = [arg for arg in step.args if isinstance(arg, str)]
+        held = {name: simulator.empty(memory[name]) if name in untouched else memory[name] for name in names}
+        untouched -= set(names)
+        if step.entry not in modules[step.ptx]:
+            raise simulator.LaunchError(f"no entry {step.entry!r}; the PTX has {', '.join(modules[step.ptx])}")
         report = modules[step.ptx][step.entry].launch(
-            step.grid, step.block, *args, shared_bytes=step.shared_bytes, seed=seed, budget=budget, **options
+            step.grid,
+            step.block,
+            *(held[arg] if isinstance(arg, str) else arg for arg in step.args),
+            shared_bytes=step.shared_bytes,
+            seed=seed,
+            budget=budget,
+            **options,
         )
-        hazards += [f"{step.entry}: {hazard}" for hazard in report.hazards]
+        hazards += [str(hazard) for hazard in report.hazards]
         for name, value in report.metrics.items():
             metrics[name] = metrics.get(name, 0) + value
     seconds = time.perf_counter() - started
-    c = np.asarray(memory[launch.output])
+    c = memory[launch.output]
     changed = tuple(name for name in launch.inputs if memory[name].tobytes() != launch.buffers[name].tobytes())
-    return Execution(c, tuple(hazards), _words(c) == _words(filled), changed, seconds, metrics)
+    return Execution(c, tuple(hazards), _words(c) == _words(fresh[launch.output]), changed, seconds, metrics)

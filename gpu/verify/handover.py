@@ -6,7 +6,8 @@ A user's file defines one function::
         m, k = a.shape
         return dict(ptx=PTX, grid=(-(-m // 64), n), block=64, args=["a", "b", "c", m, n, k])
 
-It sees A, so that it may encode it, but never B: what is judged is the PTX, not Python.  Keys of the description:
+It sees A, so that it may encode it, but never B: what is judged is the PTX, not Python.  An object with encode and
+plan, as in `loadsparse.gpu.kernels`, will do as well; its plan meets a stand-in for B.  Keys of the description:
 
 ptx        PTX text, from any compiler
 entry      the kernel's name; may be left out where the PTX has one `.entry`
@@ -31,11 +32,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.gpu import launch
 from loadsparse.gpu.launch import Launch
 from loadsparse.gpu.verify.errors import InputError
 from loadsparse.gpu.verify.inputs import Case
-from numpy.typing import NDArray
 
 MAX_PTX = 16 * 2**20
 MAX_ARRAY = 4 * 2**30
@@ -213,6 +215,39 @@ def check(raw: Any, k: int) -> Handover:
     if not any("c" in step.args for step in steps):
         raise InputError("no step takes 'c': the kernel must write its product there")
     return Handover(steps, arrays, scratch, out, semantics, _splits(raw.get("splits"), k))
+
+
+def from_launch(planned: Launch, b: NDArray[Any]) -> dict[str, Any]:
+    """The description of a Launch that was planned for a stand-in `b`: the judge puts the real one in its place."""
+    roles = {planned.output: "c"}
+    for name in planned.inputs:
+        array = planned.buffers[name]
+        if array.shape == b.shape and array.dtype == b.dtype and array.tobytes() == b.tobytes():
+            roles[name] = "b"
+    roles |= {name: f"{name}_" for name in planned.buffers if name in BUILT_IN and name not in roles}
+    inputs = [name for name in planned.inputs if roles.get(name) != "b"]
+    target = planned.buffers[planned.output].dtype
+    return {
+        "steps": [
+            {
+                "ptx": step.ptx,
+                "entry": step.entry,
+                "grid": step.grid,
+                "block": step.block,
+                "shared": step.shared_bytes,
+                "args": [roles.get(arg, arg) if isinstance(arg, str) else arg.item() for arg in step.args],
+            }
+            for step in planned.steps
+        ],
+        "arrays": {roles.get(name, name): planned.buffers[name] for name in inputs},
+        "scratch": {
+            roles.get(name, name): (planned.buffers[name].dtype, planned.buffers[name].size)
+            for name in planned.workspace
+        },
+        "out": {np.dtype(np.float16): "f16", np.dtype(np.float32): "f32"}.get(target, "bf16"),
+        "semantics": planned.semantics,
+        "splits": planned.splits or None,
+    }
 
 
 def to_launch(handover: Handover, case: Case, arch: str, kernel: str) -> Launch:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from loadsparse.gpu.verify.errors import InputError
 from numpy.typing import NDArray
+
+from loadsparse.gpu.verify.errors import InputError
 
 Matrix = NDArray[np.generic]
 

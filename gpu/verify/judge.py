@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.gpu.verify.errors import InputError
 from loadsparse.reference import spmm
 from loadsparse.reference.spmm.matrices import check_semantics, check_splits, round_f32
 from loadsparse.reference.tensorcore import arithmetic as tensorcore
-from numpy.typing import NDArray
 
 Matrix = NDArray[Any]
 

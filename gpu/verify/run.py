@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
 from loadsparse.gpu import kernels
 from loadsparse.gpu.kernels import Kernel
 from loadsparse.gpu.launch import Launch

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from loadsparse.gpu import verify
 from loadsparse.gpu.verify import inputs
 from loadsparse.gpu.verify.judge import EXACT_PRODUCTS, SAMPLE_ROWS, bits, judge, sample_rows
