@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -67,29 +68,85 @@ class Launch:
         seed: int = 0,
         budget: int | None = None,
         **options: Any,
-    ) -> tuple[NDArray[Any], Any]:
-        """Execute on the CPU: (C, Report).  The output and the workspace start undefined; the buffers are not touched."""
+    ) -> tuple[NDArray[Any], LaunchReport]:
+        """Execute on the CPU: (C, report).  Works on copies of the buffers; output and workspace start undefined.
+
+        `options` go to the simulator's launch.  Raises RuntimeError where a kernel overwrites an input.
+        """
         from loadsparse.gpu import simulator
 
-        undefined = (self.output, *self.workspace)
-        memory: dict[str, Any] = {
-            name: simulator.empty(array.shape, array.dtype) if name in undefined else array.copy()
-            for name, array in self.buffers.items()
-        }
-        modules: dict[str, Any] = {}
+        memory = {name: np.array(array, order="C") for name, array in self.buffers.items()}
+        undefined = {self.output, *self.workspace}
+        for name in undefined:
+            memory[name].view(np.uint8)[...] = 0xFF  # NaN in every format
+        modules = {step.ptx: simulator.load(step.ptx, arch=self.arch) for step in self.steps}
         reports = []
         for step in self.steps:
-            module = modules.setdefault(step.ptx, None) or simulator.load(step.ptx, arch=self.arch)
-            modules[step.ptx] = module
-            args = [memory[arg] if isinstance(arg, str) else arg for arg in step.args]
+            names = {arg for arg in step.args if isinstance(arg, str)}
+            held = {name: simulator.empty(memory[name]) if name in undefined else memory[name] for name in names}
+            undefined -= names
             reports.append(
-                module[step.entry].launch(
-                    step.grid, step.block, *args, shared_bytes=step.shared_bytes,
-                    checks=simulator.Checks() if checks is None else checks, seed=seed, budget=budget, engine=engine,
+                modules[step.ptx][step.entry].launch(
+                    step.grid,
+                    step.block,
+                    *(held[arg] if isinstance(arg, str) else arg for arg in step.args),
+                    shared_bytes=step.shared_bytes,
+                    checks=checks,
+                    seed=seed,
+                    budget=budget,
+                    engine=engine,  # type: ignore[arg-type]
                     **options,
                 )
             )
         for name in self.inputs:
-            if not np.array_equal(memory[name].view(np.uint8), self.buffers[name].view(np.uint8)):
+            if memory[name].tobytes() != self.buffers[name].tobytes():
                 raise RuntimeError(f"kernel {self.kernel}: overwrote its input {name!r}")
-        return np.asarray(memory[self.output]), reports
+        return memory[self.output], LaunchReport(tuple(reports))
+
+
+@dataclass(frozen=True)
+class LaunchReport:
+    """The reports of a launch's kernels as one: hazards in order, counts and seconds added."""
+
+    steps: tuple[Any, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True when no kernel showed a hazard."""
+        return all(step.ok for step in self.steps)
+
+    @property
+    def hazards(self) -> list[Any]:
+        """Hazards of all kernels."""
+        return [hazard for step in self.steps for hazard in step.hazards]
+
+    @property
+    def metrics(self) -> dict[str, int]:
+        """Counts of all kernels, added."""
+        return self._added("metrics")
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of "translate" and "execute", added."""
+        return self._added("seconds")
+
+    @property
+    def instructions(self) -> int:
+        """Warp instructions of all kernels."""
+        return sum(step.instructions for step in self.steps)
+
+    @property
+    def thread_instructions(self) -> int:
+        """Thread instructions of all kernels."""
+        return sum(step.thread_instructions for step in self.steps)
+
+    def to_json(self) -> str:
+        """A JSON object: ok, and the reports of the kernels in order."""
+        return json.dumps({"ok": self.ok, "steps": [json.loads(step.to_json()) for step in self.steps]}, sort_keys=True)
+
+    def _added(self, field: str) -> dict[str, Any]:
+        total: dict[str, Any] = {}
+        for step in self.steps:
+            for name, value in getattr(step, field).items():
+                total[name] = total.get(name, 0) + value
+        return total
