@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
 from loadsparse.reference import routing
 
 Floats = npt.NDArray[np.float64]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from loadsparse.reference import routing
 from loadsparse.theory import dual_ascent, selection, transport
 from loadsparse.theory.dual_ascent import Limits
@@ -87,12 +88,18 @@ def too_tied(gaps: Array, experts: int) -> bool:
     return int((gaps <= 0).sum()) > 8 * experts + 64
 
 
-def resolve(scores: Array, k: int, prices: Array, allowed: Limits, strict: bool) -> tuple[Array, Array] | None:
-    """Decide the undecided tokens: (choices [T, K], prices [E]); None where `strict` and ties are too many."""
+def resolve(
+    scores: Array, k: int, prices: Array, allowed: Limits, whole: bool, strict: bool
+) -> tuple[Array, Array] | None:
+    """Decide the undecided tokens: (choices [T, K], prices [E]); None where `strict` and ties are too many.
+
+    whole: the scores are integers, and the prices shall be integers too.
+    """
     tokens, experts = scores.shape
-    largest = max(float(np.abs(scores.max())), float(np.abs(scores.min())), np.finfo(np.float64).tiny)
+    largest = max(abs(float(scores.max())), abs(float(scores.min()))) or 1.0
     factor = math.ldexp(1.0, 52 - math.frexp(largest)[1])  # scores as integers below 2^52
-    price = np.append(np.rint(offset(prices, allowed, k * tokens) * factor).astype(np.int64), 0)
+    grid = max(1, int(factor)) if whole else 1
+    price = np.append(np.rint(offset(prices, allowed, k * tokens) * (factor / grid)).astype(np.int64) * grid, 0)
     choices = selection.sweep(scores, k, prices, choices=True).choices
     worst, best = np.empty(tokens, dtype=np.int64), np.empty(tokens, dtype=np.int64)
     wanted, reach, first_round = 32 * experts, 0, True
@@ -114,10 +121,11 @@ def resolve(scores: Array, k: int, prices: Array, allowed: Limits, strict: bool)
         count = min(tokens, max(wanted, 2 * int(np.abs(excess).sum())))
         reach = max(2 * reach, int(np.partition(gaps, count - 1)[count - 1]) + 1)  # doubled, so that rounds are few
         while True:
+            reach = -(-reach // grid) * grid
             near = np.flatnonzero(gaps <= reach)
             start, expert, cost, inside = transport.candidates(scores, factor, price, choices, near, worst, best, reach)
             sizes = np.diff(start)
-            if int((sizes * (sizes - 1)).sum()) <= MOST_ARCS or reach == 1:
+            if int((sizes * (sizes - 1)).sum()) <= MOST_ARCS or reach == grid:
                 break
             reach = max(1, reach // 4)
         arcs = transport.arcs(start, expert, cost, experts)
@@ -152,12 +160,13 @@ def solve(scores: npt.ArrayLike, k: int, capacity: npt.ArrayLike | None = None, 
         prices = np.ldexp(near.prices, exponent)
         return Assignment(near.choices, prices, kept(s, near.choices), math.ldexp(near.gap, exponent))
     allowed = limits(tokens, experts, k, capacity)
-    found = resolve(s, k, dual_ascent.prices(s, k, allowed, seed), allowed, strict=True)
+    whole = np.asarray(scores).dtype.kind in "iu"
+    found = resolve(s, k, dual_ascent.prices(s, k, allowed, seed), allowed, whole, strict=True)
     if found is None:
         noise = np.random.default_rng(seed).random(s.shape)
         noise *= max(abs(float(s.max())), abs(float(s.min())), 1e-300) * 2.0**-36
         noise += s
-        found = resolve(noise, k, dual_ascent.prices(noise, k, allowed, seed), allowed, strict=False)
+        found = resolve(noise, k, dual_ascent.prices(noise, k, allowed, seed), allowed, False, strict=False)
         assert found is not None
     choices, prices = np.sort(found[0], axis=1).astype(np.int64), found[1]
     order = np.argsort(-(np.take_along_axis(s, choices, axis=1) + prices[choices]), axis=1, kind="stable")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from loadsparse.reference import balancing, routing
 from loadsparse.theory import assignment, score_laws, selection
 

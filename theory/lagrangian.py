@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from loadsparse.reference import routing
 
 Array = npt.NDArray[Any]

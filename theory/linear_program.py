@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from loadsparse.reference import routing
 from scipy import optimize, sparse
+
+from loadsparse.reference import routing
 
 Array = npt.NDArray[Any]
 

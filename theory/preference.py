@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from loadsparse.reference import routing
 from loadsparse.theory.lagrangian import membership
 

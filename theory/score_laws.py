@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from loadsparse.reference import routing
 from scipy import special
+
+from loadsparse.reference import routing
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from loadsparse.reference import routing
 from numba import get_num_threads, njit, prange
+
+from loadsparse.reference import routing
 
 Array = npt.NDArray[Any]
 

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
 from loadsparse.reference import routing
 
 Schedule = Literal["constant", "1/n", "1/sqrt(n)"]

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+
 from loadsparse.reference.balancing.protocol import Schedule, State, check_rate, moved, rate_at, total_loads, zero_state
 
 

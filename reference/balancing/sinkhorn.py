@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+
 from loadsparse.reference import routing
 from loadsparse.reference.balancing.protocol import State, zero_state
 

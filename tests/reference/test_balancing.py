@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import Problem, problems
+
 from loadsparse.reference import balancing, routing
 from loadsparse.reference.balancing import sinkhorn
-from strategies import Problem, problems
 
 COUNTS = st.lists(st.integers(0, 2**40), min_size=2, max_size=9).filter(any)
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loadsparse.reference import routing
 from strategies import Problem, biased_problems, problems
+
+from loadsparse.reference import routing
 
 
 @given(biased_problems(max_tokens=12, max_experts=9))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import Problem, biased_problems, problems, real_scores
+
 from loadsparse.reference import balancing, routing
 from loadsparse.theory import assignment, lagrangian, linear_program, selection
-from strategies import Problem, biased_problems, problems, real_scores
 
 
 def flow_value(scores: np.ndarray, k: int, lower: int, upper: int) -> int:

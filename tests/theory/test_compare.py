@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from loadsparse.reference import balancing, routing
 from loadsparse.theory import compare, lagrangian, linear_program, score_laws
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import Problem, biased_problems, integer_vectors, problems, real_scores
+
 from loadsparse.reference import routing
 from loadsparse.reference.balancing import SignBias
 from loadsparse.theory import lagrangian, linear_program
-from strategies import Problem, biased_problems, integer_vectors, problems, real_scores
 
 
 @st.composite

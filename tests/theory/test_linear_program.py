@@ -5,8 +5,9 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from loadsparse.theory import lagrangian, linear_program
 from strategies import Problem, problems
+
+from loadsparse.theory import lagrangian, linear_program
 
 
 def enumerated(problem: Problem) -> int:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
+from strategies import Problem, biased_problems, integer_vectors
+
 from loadsparse.reference import routing
 from loadsparse.theory import lagrangian, preference
-from strategies import Problem, biased_problems, integer_vectors
 
 
 @st.composite
