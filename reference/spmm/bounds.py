@@ -6,15 +6,23 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from loadsparse.reference.spmm.cuda_cores import two_four_parts
-from loadsparse.reference.spmm.matrices import Matrix, Patterns, Range, check_semantics, check_splits, operands
-from loadsparse.reference.tensorcore import arithmetic as tc
 from numpy.typing import NDArray
+
+from loadsparse.reference.spmm.cuda_cores import two_four_parts
+from loadsparse.reference.spmm.matrices import (
+    Matrix,
+    Patterns,
+    Range,
+    check_semantics,
+    check_splits,
+    operands,
+    row_chunks,
+)
+from loadsparse.reference.tensorcore import arithmetic as tc
 
 Floats = NDArray[np.float64]
 
 SEGMENT = 64  # k's between two looks at the exact prefix sum: a multiple of every mma step and block
-CHUNK = 1 << 22  # elements of A decoded at once
 F32_LIMIT = 2.0**128 * (1 - 2.0**-24)  # a float32 sum below this cannot overflow, however it is rounded
 LIMITS = {"f16": 65520.0, "bf16": 2.0**128 * (1 - 2.0**-9), "f32": F32_LIMIT}  # from here on, rounding gives infinity
 ROUNDING = {"f16": (2.0**-11, 2.0**-25), "bf16": (2.0**-8, 2.0**-134), "f32": (0.0, 0.0)}  # relative, absolute
@@ -28,16 +36,18 @@ def dense64(a: Matrix, b: Matrix, *, rows: Any = None, in_format: str = "f16", s
     """
     skip = check_semantics(semantics)
     left, right = operands(a, b, rows, in_format)
-    x, y = tc.decode(left, in_format), tc.decode(right, in_format)
+    y = tc.decode(right, in_format)
+    tame = np.isfinite(y).all(axis=1) if skip else np.ones(len(y), bool)
+    product = np.empty((len(left), y.shape[1]))
     with np.errstate(invalid="ignore"):
-        if not skip:
-            return x @ y
-        tame = np.isfinite(y).all(axis=1)
-        total = x[:, tame] @ y[tame]
-        for k in np.flatnonzero(~tame):
-            stored = np.flatnonzero(left[:, k])
-            total[stored] += x[stored, k, None] * y[k]
-        return total
+        for part in row_chunks(left):
+            x = tc.decode(left[part], in_format)
+            total = x @ y if tame.all() else x[:, tame] @ y[tame]
+            for k in np.flatnonzero(~tame):
+                stored = np.flatnonzero(left[part, k])
+                total[stored] += x[stored, k, None] * y[k]
+            product[part] = total
+    return product
 
 
 @dataclass(frozen=True)
@@ -90,24 +100,24 @@ def chain_error(left: Patterns, right: Patterns, k_range: Range, chain: Chain, f
     start, stop = k_range
     for k in range(start, stop, SEGMENT):
         part = slice(k, min(k + SEGMENT, stop))
-        x, y = _finite(left[:, part], fmt), _finite(right[part], fmt)
-        pad = -x.shape[1] % chain.block
-        x, y = np.pad(x, ((0, 0), (0, pad))), np.pad(y, ((0, pad), (0, 0)))
+        missing = ((0, (part.start - part.stop) % chain.block), (0, 0))
+        x = _finite(np.ascontiguousarray(np.pad(left[:, part].T, missing)), fmt)  # [k, rows]
+        y = _finite(np.pad(right[part], missing), fmt)  # [k, N]
         ax, ay = np.abs(x), np.abs(y)
-        blocks_x, blocks_y = ax.reshape(shape[0], -1, chain.block), ay.reshape(-1, chain.block, shape[1])
-        live = np.count_nonzero(blocks_x, axis=2).astype(np.float64)  # n_j: nonzero products of block j, at most
+        blocks_x, blocks_y = (v.reshape(-1, chain.block, v.shape[1]) for v in (ax, ay))
+        live = (blocks_x > 0).sum(axis=1)  # n_j: nonzero products of block j, at most; [blocks, rows]
         busy = (live > 0).astype(np.float64)
-        cut = np.where(live > 0, (live + 1) * chain.cut, 0.0)
-        largest_x, largest_y = _at_least(blocks_x.max(axis=2), smallest), _at_least(blocks_y.max(axis=1), smallest)
-        after = np.cumsum(cut[:, ::-1], axis=1)[:, ::-1] - cut  # sum of cut over the blocks that follow
-        since = np.cumsum(busy[:, ::-1], axis=1)[:, ::-1]  # busy blocks from this one on
-        weight = np.repeat(after + chain.kept * since, chain.block, axis=1)
+        cut = (live + busy) * chain.cut
+        largest_x, largest_y = _at_least(blocks_x.max(axis=1), smallest), _at_least(blocks_y.max(axis=1), smallest)
+        after = np.cumsum(cut[::-1], axis=0)[::-1] - cut  # sum of cut over the blocks that follow
+        since = np.cumsum(busy[::-1], axis=0)[::-1]  # busy blocks from this one on
+        weighted = (blocks_x * (after + chain.kept * since)[:, None]).reshape(ax.shape)
         entering = np.abs(exact) + error
-        steps = (cut.sum(axis=1) + chain.kept * busy.sum(axis=1))[:, None]
-        tiny = (cut.sum(axis=1) * 2.0**-126 + busy.sum(axis=1) * chain.lost)[:, None]
-        error = (error + entering * steps + (ax * weight) @ ay + (cut * largest_x) @ largest_y + tiny) * (1 + 2.0**-16)
-        added = ax @ ay
-        exact = exact + x @ y
+        steps = (cut.sum(axis=0) + chain.kept * busy.sum(axis=0))[:, None]
+        tiny = (cut.sum(axis=0) * 2.0**-126 + busy.sum(axis=0) * chain.lost)[:, None]
+        error = (error + entering * steps + weighted.T @ ay + (cut * largest_x).T @ largest_y + tiny) * (1 + 2.0**-16)
+        added = ax.T @ ay
+        exact = exact + x.T @ y
         magnitude = magnitude + added
         peak = np.maximum(peak, (entering + added) * (1 + 2.0**-16))
     return Partial(exact, np.where(peak < F32_LIMIT, error, np.inf), magnitude)
@@ -145,9 +155,7 @@ def error_bound(
     ranges = check_splits(splits, right.shape[0], 4 if algorithm in ("two_four", "sparta") else 1)
     reference = dense64(a, b, rows=rows, in_format=in_format, semantics=semantics)
     bound = np.empty(reference.shape)
-    step = max(1, CHUNK // max(1, right.shape[0]))
-    for top in range(0, len(left), step):
-        part = slice(top, top + step)
+    for part in row_chunks(left):
         pieces = parts(left[part], algorithm, arch, in_format)
         partials = []
         for one in ranges:
@@ -174,14 +182,17 @@ def order_free_bound(
     """
     left, right = operands(a, b, rows, in_format)
     reference = dense64(a, b, rows=rows, in_format=in_format, semantics=semantics)
-    x, y = _finite(left, in_format), _finite(right, in_format)
     smallest = 2.0 ** tc.FORMATS[in_format].min_exponent
-    count = np.count_nonzero(x, axis=1)[:, None].astype(np.float64)
-    raised = _at_least(np.abs(x), smallest) @ _at_least(np.abs(y), smallest)
-    growth = np.exp(count * 2.0**-22)
-    error = count * (2.0**-21 * raised * growth + 2.0**-147)
-    error = np.where(raised * growth < F32_LIMIT, error, np.inf)
-    bound = _finish(Partial(reference, error, raised), right.shape[0], out_format)
+    y = _at_least(np.abs(_finite(right, in_format)), smallest)
+    bound = np.empty(reference.shape)
+    for part in row_chunks(left):
+        x = _finite(left[part], in_format)
+        count = np.count_nonzero(x, axis=1)[:, None].astype(np.float64)
+        raised = _at_least(np.abs(x), smallest) @ y
+        growth = np.exp(count * 2.0**-22)
+        error = count * (2.0**-21 * raised * growth + 2.0**-147)
+        error = np.where(raised * growth < F32_LIMIT, error, np.inf)
+        bound[part] = _finish(Partial(reference[part], error, raised), right.shape[0], out_format)
     return np.where(np.isfinite(reference) | np.isinf(bound), bound, 0.0)
 
 

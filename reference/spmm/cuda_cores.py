@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.reference.spmm.matrices import (
     Matrix,
     Patterns,
@@ -12,10 +14,10 @@ from loadsparse.reference.spmm.matrices import (
     check_splits,
     operands,
     round_f32,
+    row_chunks,
 )
 from loadsparse.reference.spmm.tensor_cores import selected_sum, two_four_positions
 from loadsparse.reference.tensorcore import arithmetic as tc
-from numpy.typing import NDArray
 
 
 def fma_f32(a: tc.Floats, b: tc.Floats, c: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -66,7 +68,11 @@ def sputnik(
     array([[13.]], dtype=float16)
     """
     left, right = operands(a, b, rows, in_format)
-    return round_f32(csr_sum(left, right, check_splits(splits, right.shape[0]), in_format), out_format)
+    ranges = check_splits(splits, right.shape[0])
+    total = np.empty((len(left), right.shape[1]), np.float32)
+    for part in row_chunks(left):
+        total[part] = csr_sum(left[part], right, ranges, in_format)
+    return round_f32(total, out_format)
 
 
 def two_four_parts(a: Patterns) -> tuple[Patterns, Patterns]:
@@ -95,10 +101,14 @@ def sparta(
     must not cut a group of four (ValueError).
     """
     left, right = operands(a, b, rows, in_format)
-    structured, rest = two_four_parts(left)
-    partials = []
+    ranges = check_splits(splits, right.shape[0], 4)
+    total = np.empty((len(left), right.shape[1]), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
-        for one in check_splits(splits, right.shape[0], 4):
-            on_tensor_cores = selected_sum(structured, right, arch, (one,), in_format)
-            partials.append(on_tensor_cores + csr_sum(rest, right, (one,), in_format))
-        return round_f32(add_partials(partials), out_format)
+        for part in row_chunks(left):
+            structured, rest = two_four_parts(left[part])
+            partials = []
+            for one in ranges:
+                on_tensor_cores = selected_sum(structured, right, arch, (one,), in_format)
+                partials.append(on_tensor_cores + csr_sum(rest, right, (one,), in_format))
+            total[part] = add_partials(partials)
+    return round_f32(total, out_format)

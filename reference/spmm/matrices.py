@@ -1,6 +1,6 @@
 """What all SpMM oracles share: matrices as bit patterns, k ranges, the final rounding."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 Matrix = NDArray[Any]
 Patterns = NDArray[np.uint16]
 Range = tuple[int, int]
+
+CHUNK = 1 << 22  # elements of A at once, so that memory stays bounded
 
 
 def bit_patterns(matrix: Matrix, fmt: str, name: str) -> Patterns:
@@ -30,6 +32,12 @@ def operands(a: Matrix, b: Matrix, rows: Any, fmt: str) -> tuple[Patterns, Patte
     if left.shape[1] != right.shape[0]:
         raise ValueError(f"A {left.shape} and B {right.shape} do not multiply: K differs")
     return (left if rows is None else left[rows]), right
+
+
+def row_chunks(left: Patterns) -> Iterator[slice]:
+    """Slices of A's rows that hold at most CHUNK elements (and at least a row)."""
+    step = max(1, CHUNK // max(1, left.shape[1]))
+    return (slice(top, top + step) for top in range(0, len(left), step))
 
 
 def check_splits(splits: Sequence[Range] | None, depth: int, multiple: int = 1) -> tuple[Range, ...]:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.reference.spmm.matrices import (
     Matrix,
     Patterns,
@@ -15,7 +17,6 @@ from loadsparse.reference.spmm.matrices import (
     round_f32,
 )
 from loadsparse.reference.tensorcore import arithmetic as tc
-from numpy.typing import NDArray
 
 MMA_K = 16  # k's per mma.sync step of m16n8k16; also the k's that a step of mma.sp.m16n8k32 selects
 

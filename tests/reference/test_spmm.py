@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from loadsparse.reference import spmm, tensorcore
 from loadsparse.reference.spmm import cuda_cores, matrices, tensor_cores
 from loadsparse.reference.tensorcore import arithmetic
@@ -87,8 +88,12 @@ def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     a, b = sparse(rng, 40, 70, 0.3), sparse(rng, 70, 5, 1.0)
     whole = spmm.lscd(a, b, arch="sm_90")
+    others = spmm.sputnik(a, b), spmm.sparta(a, b, arch="sm_90")
     monkeypatch.setattr(arithmetic, "CHUNK_TERMS", 300)
+    monkeypatch.setattr(matrices, "CHUNK", 200)
     np.testing.assert_array_equal(spmm.lscd(a, b, arch="sm_90"), whole)
+    np.testing.assert_array_equal(spmm.sputnik(a, b), others[0])
+    np.testing.assert_array_equal(spmm.sparta(a, b, arch="sm_90"), others[1])
 
 
 def test_the_split_changes_the_last_bit() -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from loadsparse.reference import spmm
+from loadsparse.reference.spmm import matrices
 from loadsparse.reference.tensorcore import arithmetic
 
 ALGORITHMS = ("lscd", "dense", "two_four", "sputnik", "sparta")
@@ -229,10 +231,12 @@ def test_overflow_of_the_result_is_infinity() -> None:
 
 def test_chunks_and_rows_give_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = example(2)
-    whole = spmm.error_bound(a, b, arch="sm_80")
+    whole, wide = spmm.error_bound(a, b, arch="sm_80"), spmm.order_free_bound(a, b)
     np.testing.assert_allclose(spmm.error_bound(a, b, arch="sm_80", rows=[5, 60]), whole[[5, 60]], rtol=1e-12)
-    monkeypatch.setattr("loadsparse.reference.spmm.bounds.CHUNK", 512 * 3)
+    monkeypatch.setattr(matrices, "CHUNK", 512 * 3)
     np.testing.assert_allclose(spmm.error_bound(a, b, arch="sm_80"), whole, rtol=1e-12)
+    np.testing.assert_allclose(spmm.order_free_bound(a, b), wide, rtol=1e-12)
+    np.testing.assert_allclose(spmm.dense64(a, b), a.astype(np.float64) @ b.astype(np.float64), rtol=1e-12)
 
 
 def test_empty_rows_and_unknown_words() -> None:
