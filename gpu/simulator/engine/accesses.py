@@ -17,6 +17,9 @@ from loadsparse.gpu.simulator.engine.native import (
     load32,
     load64,
     lshr,
+    outside_of,
+    bank_waves,
+    row_banks,
     popcount,
     smax,
     store8,
@@ -25,7 +28,7 @@ from loadsparse.gpu.simulator.engine.native import (
     uge,
     ugt,
 )
-from loadsparse.gpu.simulator.engine.races import race_read, race_write
+from loadsparse.gpu.simulator.engine.races import race_read, race_write, write_conflicts
 from loadsparse.gpu.simulator.engine.records import peek, poke, report
 
 
@@ -109,9 +112,166 @@ def admit(B: int, site: int, thread: int, pointer: int, address: int, size: int,
     return 1
 
 
+# the common case: all lanes legal, in one allocation
+
+
+@inline
+def one_place(B: int, W: int, mask: int, space: int, size: int) -> int:
+    """1 if every lane of `mask` is legal and in the allocation of the first one (global or shared space)."""
+    if mask == 0:
+        return 0
+    if space == L.SHARED:
+        limit = load64(B + L.B_SHARED_BYTES)
+        if limit < size:
+            return 0
+        return outside_of(W + L.W_ADDRESS, 0, limit - size, size - 1) & mask == 0
+    if space == L.GLOBAL:
+        number = lshr(load64(W + L.W_ADDRESS + 8 * ctz(mask)), L.ALLOCATION_SHIFT)
+        if uge(number, load64(B + L.B_TABLE_COUNT)):
+            return 0
+        limit = load64(load64(B + L.B_TABLE) + number * L.T_ENTRY_BYTES + L.T_BYTES)
+        if limit < size:
+            return 0
+        return outside_of(W + L.W_ADDRESS, number << L.ALLOCATION_SHIFT, limit - size, size - 1) & mask == 0
+    return 0
+
+
+@inline
+def data_base(B: int, W: int, mask: int, space: int) -> int:
+    """What, added to a legal address, gives the host address."""
+    if space == L.SHARED:
+        return load64(B + L.B_SHARED)
+    number = lshr(load64(W + L.W_ADDRESS + 8 * ctz(mask)), L.ALLOCATION_SHIFT)
+    entry = load64(B + L.B_TABLE) + number * L.T_ENTRY_BYTES
+    return load64(entry + L.T_DATA) - (number << L.ALLOCATION_SHIFT)
+
+
+@inline
+def shadow_base(B: int, W: int, mask: int, space: int, checks: int) -> int:
+    """The same for the defined bytes; 0 where everything is defined."""
+    if checks & L.CHECK_UNINITIALIZED == 0:
+        return 0
+    if space == L.SHARED:
+        return load64(B + L.B_SHARED_DEFINED)
+    number = lshr(load64(W + L.W_ADDRESS + 8 * ctz(mask)), L.ALLOCATION_SHIFT)
+    entry = load64(B + L.B_TABLE) + number * L.T_ENTRY_BYTES
+    base = load64(entry + L.T_DEFINED)
+    if base == 0:
+        return 0
+    return base - (number << L.ALLOCATION_SHIFT)
+
+
+@inline
+def whole_defined(place: int, size: int) -> int:
+    """`all_defined` for up to 16 bytes."""
+    if size == 16:
+        return load64(place) & load64(place + 8) == 0x0101010101010101
+    return all_defined(place, size)
+
+
 @inline
 def read(B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, atomic: int, checks: int) -> int:
     """Loads every lane of `mask`; returns the mask of legal lanes."""
+    if one_place(B, W, mask, space, size) == 0:
+        return read_checked(B, W, site, mask, space, size, width, atomic, checks)
+    data = data_base(B, W, mask, space)
+    known = shadow_base(B, W, mask, space, checks)
+    pending = 0
+    if space == L.SHARED and checks & L.CHECK_PENDING:
+        pending = load64(B + L.B_PENDING_COUNT)
+    thread = load64(W + L.W_INDEX) * 32
+    for e in range(size // width):
+        store32(W + L.W_DEFINED + 4 * e, mask)
+    rest = mask
+    while rest != 0:
+        lane = ctz(rest)
+        rest = rest & (rest - 1)
+        address = load64(W + L.W_ADDRESS + 8 * lane)
+        if space == L.SHARED:
+            if pending != 0:
+                pending_access(B, site, thread + lane, address, address, size, L.READ)
+            if checks & L.CHECK_RACES:
+                race_read(B, site, thread + lane, address, size, granule, atomic)
+        place = W + L.W_DATA + lane * width
+        poke(place, width, peek(data + address, width))
+        if size > width:
+            poke(place + 256, width, peek(data + address + width, width))
+        if size > 2 * width:
+            poke(place + 512, width, peek(data + address + 2 * width, width))
+            poke(place + 768, width, peek(data + address + 3 * width, width))
+        if known != 0:
+            if whole_defined(known + address, size) == 0:
+                mark_holes(W, lane, known + address, size, width)
+    count(B, W, site, mask, space, size)
+    return mask
+
+
+def mark_holes(W: int, lane: int, known: int, size: int, width: int) -> int:
+    """Clears the lane's defined bit of every element that is not wholly defined."""
+    for e in range(size // width):
+        for k in range(e * width, e * width + width):
+            if load8(known + k) == 0:
+                place = W + L.W_DEFINED + 4 * e
+                store32(place, load32(place) & ~(1 << lane))
+    return 0
+
+
+@inline
+def write(B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, atomic: int, checks: int) -> int:
+    """Stores every lane of `mask`; returns the mask of legal lanes that reach global memory."""
+    if one_place(B, W, mask, space, size) == 0:
+        return write_checked(B, W, site, mask, space, size, width, atomic, checks)
+    data = data_base(B, W, mask, space)
+    known = shadow_base(B, W, mask, space, checks)
+    pending = 0
+    if checks & L.CHECK_PENDING:
+        pending = load64(B + L.B_PENDING_COUNT)
+    thread = load64(W + L.W_INDEX) * 32
+    bits = load32(W + L.W_DEFINED)
+    if size > width:
+        bits = bits & load32(W + L.W_DEFINED + 4)
+    if size > 2 * width:
+        bits = bits & load32(W + L.W_DEFINED + 8) & load32(W + L.W_DEFINED + 12)
+    rest = mask
+    while rest != 0:
+        lane = ctz(rest)
+        rest = rest & (rest - 1)
+        address = load64(W + L.W_ADDRESS + 8 * lane)
+        if pending != 0:
+            if space == L.SHARED:
+                pending_access(B, site, thread + lane, address, address, size, L.WRITE)
+            else:
+                pending_source(B, site, thread + lane, address, size)
+        if space == L.SHARED and checks & L.CHECK_RACES:
+            race_write(B, W, site, lane, mask, address, size, granule, atomic, width)
+        place = W + L.W_DATA + lane * width
+        poke(data + address, width, peek(place, width))
+        if size > width:
+            poke(data + address + width, width, peek(place + 256, width))
+        if size > 2 * width:
+            poke(data + address + 2 * width, width, peek(place + 512, width))
+            poke(data + address + 3 * width, width, peek(place + 768, width))
+        if known != 0:
+            if space == L.GLOBAL or (bits >> lane) & 1 != 0:
+                fill(known + address, 1, size)
+            else:
+                put_known(W, lane, known + address, size, width)
+    count(B, W, site, mask, space, size)
+    return mask if space == L.GLOBAL else 0
+
+
+def put_known(W: int, lane: int, known: int, size: int, width: int) -> int:
+    """Writes the lane's defined bits, element by element."""
+    for e in range(size // width):
+        fill(known + e * width, (load32(W + L.W_DEFINED + 4 * e) >> lane) & 1, width)
+    return 0
+
+
+# every other case, lane by lane
+
+
+def read_checked(B: int, W: int, site: int, mask: int, space: int, size: int, width: int, atomic: int, checks: int) -> int:
+    """`read` for lanes that may be illegal or in different places."""
     legal = 0
     rest = mask
     for e in range(size // width):
@@ -133,7 +293,7 @@ def read(B: int, W: int, site: int, mask: int, space: int, size: int, width: int
             if checks & L.CHECK_PENDING:
                 pending_access(B, site, thread, offset, address, size, L.READ)
             if checks & L.CHECK_RACES:
-                race_read(B, site, thread, offset, size, granule, atomic)
+                race_read_any(B, site, thread, offset, size, atomic)
         bits = shadow(B, W, lane, place, offset, address) if checks & L.CHECK_UNINITIALIZED else 0
         for e in range(size // width):
             poke(W + L.W_DATA + 256 * e + lane * width, width, peek(pointer + e * width, width))
@@ -144,9 +304,35 @@ def read(B: int, W: int, site: int, mask: int, space: int, size: int, width: int
     return legal
 
 
-@inline
-def write(B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, atomic: int, checks: int) -> int:
-    """Stores every lane of `mask`; returns the mask of legal lanes that reach global memory."""
+def race_read_any(B: int, site: int, thread: int, offset: int, size: int, atomic: int) -> int:
+    """`race_read` for widths that are not constants."""
+    granule = load64(B + L.B_GRANULE)
+    for place in range(offset, offset + size, granule):
+        if granule == 4:
+            race_read(B, site, thread, place, 4, 4, atomic)
+        elif granule == 2:
+            race_read(B, site, thread, place, 2, 2, atomic)
+        else:
+            race_read(B, site, thread, place, 1, 1, atomic)
+    return 0
+
+
+def race_write_any(B: int, W: int, site: int, lane: int, mask: int, offset: int, size: int, atomic: int, width: int) -> int:
+    """`race_write` for widths that are not constants."""
+    granule = load64(B + L.B_GRANULE)
+    count_ = size // granule
+    first = offset // granule
+    for g in range(first, first + count_):
+        write_conflicts(B, W, site, lane, mask, g, 1, size, atomic, width)
+        cell = (site << L.SITE_SHIFT) | (load64(B + L.B_CLOCK) << L.CLOCK_SHIFT) | atomic
+        store64(load64(B + L.B_WRITES) + 8 * g, cell | (load64(W + L.W_INDEX) * 32 + lane))
+        store64(load64(B + L.B_READS) + 8 * g, 0)
+        store64(load64(B + L.B_OLDER_READS) + 8 * g, 0)
+    return 0
+
+
+def write_checked(B: int, W: int, site: int, mask: int, space: int, size: int, width: int, atomic: int, checks: int) -> int:
+    """`write` for lanes that may be illegal or in different places."""
     legal = 0
     rest = mask
     outside = 0
@@ -165,7 +351,7 @@ def write(B: int, W: int, site: int, mask: int, space: int, size: int, width: in
             if checks & L.CHECK_PENDING:
                 pending_access(B, site, thread, offset, address, size, L.WRITE)
             if checks & L.CHECK_RACES:
-                race_write(B, W, site, lane, mask, offset, size, granule, atomic, width)
+                race_write_any(B, W, site, lane, mask, offset, size, atomic, width)
         if place == L.GLOBAL:
             outside = outside | (1 << lane)
             if checks & L.CHECK_PENDING:
@@ -286,6 +472,19 @@ def same_words(a: int, b: int) -> int:
     return 1
 
 
+def quarters_differ(W: int) -> int:
+    """1 if neighbouring quarter warps cannot touch the same words: their addresses have other sums."""
+    previous = -1
+    for quarter in range(0, 32, 8):
+        total = 0
+        for lane in range(quarter, quarter + 8):
+            total += load64(W + L.W_ADDRESS + 8 * lane)
+        if total == previous:
+            return 0
+        previous = total
+    return 1
+
+
 def count_wavefronts(B: int, W: int, site: int, legal: int, size: int, merging: int) -> int:
     """Shared: wavefronts and their ideal number over groups of 32, 16 or 8 lanes.
 
@@ -293,8 +492,18 @@ def count_wavefronts(B: int, W: int, site: int, legal: int, size: int, merging: 
     """
     if legal == 0:
         return 0
-    lanes = 32 if size <= 4 else (16 if size == 8 else 8)
-    words = 1 if size <= 4 else size // 4
+    if size <= 4:
+        waves = bank_waves(W + L.W_ADDRESS, legal)
+        bump(B, site, L.C_WAVEFRONTS, waves >> 32)
+        bump(B, site, L.C_IDEAL, 1)
+        return 0
+    if size == 16 and legal == 0xFFFFFFFF:
+        if row_banks(W + L.W_ADDRESS, legal) == 0xFFFFFFFF and (merging == 0 or quarters_differ(W)):
+            bump(B, site, L.C_WAVEFRONTS, 4)
+            bump(B, site, L.C_IDEAL, 4)
+            return 0
+    lanes = 16 if size == 8 else 8
+    words = size // 4
     total = 0
     ideal = 0
     previous = W + L.W_SCRATCH

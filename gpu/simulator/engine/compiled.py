@@ -33,6 +33,7 @@ class Compiled:
     warp_bytes: int
     clear_bytes: int
     param_bytes: int
+    granule: int
     has_copies: bool
     partial_order: bool
     observable_order: bool
@@ -118,6 +119,7 @@ def _compile(request: Request, name: str) -> Compiled:
         translation.warp_bytes,
         translation.clear_bytes,
         translation.frame.param_bytes,
+        translation.frame.granule,
         translation.frame.has_copies,
         _partial_order(kernel),
         observable(kernel),

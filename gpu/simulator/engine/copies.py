@@ -30,6 +30,9 @@ from loadsparse.gpu.simulator.engine.records import report
 def pending_scan(B: int, site: int, thread: int, offset: int, address: int, size: int, detail: int) -> int:
     """Reports the access if any of its 4-byte words is pending; the lowest one names the copy."""
     pending = load64(B + L.B_PENDING)
+    if size == 16 and load64(pending + 2 * offset) | load64(pending + 2 * offset + 8) == 0:
+        if load64(pending + 2 * offset + 16) | load64(pending + 2 * offset + 24) == 0:
+            return 0
     for word in range(offset // 4, (offset + size - 1) // 4 + 1):
         mark = load64(pending + 8 * word)
         if mark != 0:
@@ -41,7 +44,8 @@ def pending_scan(B: int, site: int, thread: int, offset: int, address: int, size
 @inline
 def pending_access(B: int, site: int, thread: int, offset: int, address: int, size: int, detail: int) -> int:
     if load64(B + L.B_PENDING_COUNT) != 0:
-        pending_scan(B, site, thread, offset, address, size, detail)
+        if offset < load64(B + L.B_PENDING_HIGH) and offset + size > load64(B + L.B_PENDING_LOW):
+            pending_scan(B, site, thread, offset, address, size, detail)
     return 0
 
 
@@ -193,6 +197,11 @@ def issue(B: int, W: int, site: int, lane: int, target: int, source: int, pointe
     store64(entry + L.Q_MARK, mark)
     for word in range(target // 4, (target + size) // 4):
         store64(load64(B + L.B_PENDING) + 8 * word, mark)
+    if load64(B + L.B_PENDING_COUNT) == 0:
+        store64(B + L.B_PENDING_LOW, target)
+        store64(B + L.B_PENDING_HIGH, target)
+    store64(B + L.B_PENDING_LOW, smin(load64(B + L.B_PENDING_LOW), target))
+    store64(B + L.B_PENDING_HIGH, smax(load64(B + L.B_PENDING_HIGH), target + size))
     store64(B + L.B_PENDING_COUNT, load64(B + L.B_PENDING_COUNT) + 1)
     if ult(source, load64(B + L.B_SOURCE_LOW)):
         store64(B + L.B_SOURCE_LOW, source)

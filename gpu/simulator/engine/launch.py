@@ -145,19 +145,17 @@ class Launch:
         put(L.B_HAZARDS, worker.hazards)
         put(L.B_WORKER, worker.state)
         put(L.B_RUN, compiled.address)
-        cells = shared + 4
-        for offset, width in (
-            (L.B_WRITES, 4), (L.B_READS, 4), (L.B_OLDER_READS, 4),
-            (L.B_WRITE_SITES, 2), (L.B_READ_SITES, 2), (L.B_OLDER_READ_SITES, 2),
-        ):  # fmt: skip
-            put(offset, memory.take(cells * width) if request.checks.races else 0)
+        put(L.B_GRANULE, compiled.granule)
+        for offset in (L.B_WRITES, L.B_READS, L.B_OLDER_READS):
+            put(offset, memory.take(8 * (shared // compiled.granule + 1)) if request.checks.races else 0)
         put(L.B_THREAD_FLOOR, memory.take(4 * 1024))
         put(L.B_ORDER, memory.take(4 * 1024 * padded) if compiled.partial_order and request.checks.races else 0)
         if compiled.has_copies:
-            put(L.B_PENDING, memory.take(2 * cells + 8))
+            put(L.B_PENDING, memory.take(2 * shared + 8))
             put(L.B_QUEUE, memory.take(padded * L.QUEUE_BYTES))
         put(L.B_EAGER, request.cp_async == "eager")
         put(L.B_SOURCE_LOW, -1)
+        put(L.B_PENDING_LOW, -1)
         warps = memory.take(self.warps * compiled.warp_bytes)
         put(L.B_WARPS, warps)
         bx, by, _ = request.block

@@ -41,9 +41,9 @@ B_FLOOR = 280
 B_WRITES = 288
 B_READS = 296
 B_OLDER_READS = 304
-B_WRITE_SITES = 312
-B_READ_SITES = 320
-B_OLDER_READ_SITES = 328
+B_PENDING_LOW = 312
+B_PENDING_HIGH = 320
+B_GRANULE = 328
 B_THREAD_FLOOR = 336
 B_ORDER = 344
 # block: cp.async
@@ -121,11 +121,13 @@ C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_SITE_BYTES
 # block counts per basic block: executions by full warps; executions and lanes of other groups
 N_FULL, N_GROUPS, N_LANES, N_BYTES = 0, 8, 16, 32
 
-# races: an entry is clock << CLOCK_SHIFT | atomic | thread; 0 is "none"
+# races: a cell is site << SITE_SHIFT | clock << CLOCK_SHIFT | atomic | thread; 0 is "none"
+SITE_SHIFT = 32
 THREAD_MASK = 1023
 ATOMIC_BIT = 1024
 CLOCK_SHIFT = 11
 CLOCK_LIMIT = 1 << 20
+ENTRY_MASK = (1 << 32) - 1
 
 # cp.async: per thread a ring of copies
 QUEUE_HEADER = 32

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, TypeVar
 
+from loadsparse.gpu.simulator.engine import vectors
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -33,6 +35,8 @@ load8 = load16 = load32 = load64 = load32s = _primitive
 store8 = store16 = store32 = store64 = _primitive
 ult = ule = ugt = uge = lshr = umin = smin = smax = popcount = ctz = umul_high = _primitive
 copy = fill = invoke = invoke2 = _primitive
+suspicious_2 = suspicious_4 = suspicious_8 = push_reads_2 = push_reads_4 = push_reads_8 = _primitive
+mark_writes_2 = mark_writes_4 = mark_writes_8 = bank_waves = row_banks = stride_of = outside_of = _primitive
 
 _BINARY = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.BitAnd: "and", ast.BitOr: "or", ast.BitXor: "xor",
@@ -42,7 +46,7 @@ _COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "slt", ast.LtE: "sle", ast.Gt
 _UNSIGNED = {"ult": "ult", "ule": "ule", "ugt": "ugt", "uge": "uge"}
 _INTRINSICS = {"umin": "umin", "smin": "smin", "smax": "smax"}
 
-DECLARATIONS = """\
+DECLARATIONS = vectors.text() + """\
 declare i64 @llvm.umin.i64(i64, i64)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.smax.i64(i64, i64)
@@ -299,6 +303,8 @@ class _Translator:
             case "invoke" | "invoke2":
                 passed = ", ".join(f"i64 {a}" for a in args[1:])
                 return self.value(f"call i64 {self.pointer(args[0])}({passed})")
+            case _ if name in vectors.ARITY:
+                return self.value(f"call i64 @{name}({', '.join(f'i64 {a}' for a in args)})")
             case _:
                 if not inspect.isfunction(self.scope.get(name)):
                     raise TypeError(f"{self.tree.name}: {name} is not a run-time function")

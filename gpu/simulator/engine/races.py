@@ -10,7 +10,24 @@ ordered before thread t.
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import layout as L
-from loadsparse.gpu.simulator.engine.native import inline, load8, load16, load32, load64, smax, store16, store32, store64
+from loadsparse.gpu.simulator.engine.native import (
+    inline,
+    load8,
+    load32,
+    load64,
+    mark_writes_2,
+    mark_writes_4,
+    mark_writes_8,
+    push_reads_2,
+    push_reads_4,
+    push_reads_8,
+    smax,
+    store32,
+    store64,
+    suspicious_2,
+    suspicious_4,
+    suspicious_8,
+)
 from loadsparse.gpu.simulator.engine.records import report
 
 
@@ -29,32 +46,65 @@ def unordered(B: int, entry: int, thread: int) -> int:
 
 
 @inline
-def suspicious(entry: int, floor: int, thread: int) -> int:
+def suspicious(cell: int, floor: int, thread: int) -> int:
     """The cheap test that almost every access passes."""
-    return entry >= floor and (entry & L.THREAD_MASK) != thread
+    return (cell & L.ENTRY_MASK) >= floor and (cell & L.THREAD_MASK) != thread
+
+
+@inline
+def any_suspicious(cells: int, count: int, floor: int, thread: int) -> int:
+    """`suspicious` over a row of cells."""
+    if count == 8:
+        return suspicious_8(cells, floor, thread)
+    if count == 4:
+        return suspicious_4(cells, floor, thread)
+    if count == 2:
+        return suspicious_2(cells, floor, thread)
+    return suspicious(load64(cells), floor, thread)
 
 
 @inline
 def race_read(B: int, site: int, thread: int, offset: int, size: int, granule: int, atomic: int) -> int:
+    """A legal read of shared memory by one lane."""
+    count = (size + granule - 1) // granule
+    first = offset // granule
     floor = load64(B + L.B_FLOOR) << L.CLOCK_SHIFT
-    now = (load64(B + L.B_CLOCK) << L.CLOCK_SHIFT) | thread | atomic
-    writes = load64(B + L.B_WRITES)
-    reads = load64(B + L.B_READS)
-    older = load64(B + L.B_OLDER_READS)
-    sites = load64(B + L.B_READ_SITES)
-    older_sites = load64(B + L.B_OLDER_READ_SITES)
-    for g in range(offset // granule, (offset + size - 1) // granule + 1):
-        entry = load32(writes + 4 * g)
-        if suspicious(entry, floor, thread):
-            if (entry & atomic) == 0 and unordered(B, entry, thread):
-                other = load16(load64(B + L.B_WRITE_SITES) + 2 * g)
-                report(B, L.RACE, site, other, thread, g * granule, granule, L.READ_WRITE)
-        newer = load32(reads + 4 * g)
+    cell = (site << L.SITE_SHIFT) | (load64(B + L.B_CLOCK) << L.CLOCK_SHIFT) | thread | atomic
+    reads = load64(B + L.B_READS) + 8 * first
+    older = load64(B + L.B_OLDER_READS) + 8 * first
+    if any_suspicious(load64(B + L.B_WRITES) + 8 * first, count, floor, thread):
+        read_conflicts(B, site, thread, first, count, atomic)
+    if count == 8:
+        push_reads_8(reads, older, cell, thread)
+    elif count == 4:
+        push_reads_4(reads, older, cell, thread)
+    elif count == 2:
+        push_reads_2(reads, older, cell, thread)
+    else:
+        newer = load64(reads)
         if (newer & L.THREAD_MASK) != thread or newer == 0:
-            store32(older + 4 * g, newer)
-            store16(older_sites + 2 * g, load16(sites + 2 * g))
-        store32(reads + 4 * g, now)
-        store16(sites + 2 * g, site)
+            store64(older, newer)
+        store64(reads, cell)
+    return 0
+
+
+def conflicts(B: int, cell: int, thread: int, atomic: int) -> int:
+    """1 if the remembered access is by another thread, not ordered before, and not atomic like this one."""
+    entry = cell & L.ENTRY_MASK
+    if entry < load64(B + L.B_FLOOR) << L.CLOCK_SHIFT:
+        return 0
+    if entry & atomic != 0:
+        return 0
+    return unordered(B, entry, thread)
+
+
+def read_conflicts(B: int, site: int, thread: int, first: int, count: int, atomic: int) -> int:
+    """Reports the granules of a read whose last write conflicts."""
+    granule = load64(B + L.B_GRANULE)
+    for g in range(first, first + count):
+        cell = load64(load64(B + L.B_WRITES) + 8 * g)
+        if conflicts(B, cell, thread, atomic):
+            report(B, L.RACE, site, cell >> L.SITE_SHIFT, thread, g * granule, granule, L.READ_WRITE)
     return 0
 
 
@@ -75,44 +125,53 @@ def same_bytes(W: int, lane: int, other: int, mask: int, place: int, size: int, 
 
 @inline
 def race_write(B: int, W: int, site: int, lane: int, mask: int, offset: int, size: int, granule: int, atomic: int, width: int) -> int:
-    """`width` is the element width of a plain store (its lanes may write equal bytes), 0 otherwise."""
+    """A legal write; `width` is the element width of a plain store (lanes may write equal bytes), 0 otherwise."""
     thread = load64(W + L.W_INDEX) * 32 + lane
+    count = (size + granule - 1) // granule
+    first = offset // granule
     floor = load64(B + L.B_FLOOR) << L.CLOCK_SHIFT
-    now = (load64(B + L.B_CLOCK) << L.CLOCK_SHIFT) | thread | atomic
-    writes = load64(B + L.B_WRITES)
-    reads = load64(B + L.B_READS)
-    older = load64(B + L.B_OLDER_READS)
-    sites = load64(B + L.B_WRITE_SITES)
-    for g in range(offset // granule, (offset + size - 1) // granule + 1):
-        entry = load32(writes + 4 * g)
-        if suspicious(entry, floor, thread):
-            race_write_check(B, W, site, lane, mask, entry, g, size, granule, atomic, width)
-        entry = load32(older + 4 * g)
-        if suspicious(entry, floor, thread):
-            if (entry & atomic) == 0 and unordered(B, entry, thread):
-                other = load16(load64(B + L.B_OLDER_READ_SITES) + 2 * g)
-                report(B, L.RACE, site, other, thread, g * granule, granule, L.WRITE_READ)
-        entry = load32(reads + 4 * g)
-        if suspicious(entry, floor, thread):
-            if (entry & atomic) == 0 and unordered(B, entry, thread):
-                other = load16(load64(B + L.B_READ_SITES) + 2 * g)
-                report(B, L.RACE, site, other, thread, g * granule, granule, L.WRITE_READ)
-        store32(writes + 4 * g, now)
-        store16(sites + 2 * g, site)
-        store32(reads + 4 * g, 0)
-        store32(older + 4 * g, 0)
+    cell = (site << L.SITE_SHIFT) | (load64(B + L.B_CLOCK) << L.CLOCK_SHIFT) | thread | atomic
+    writes = load64(B + L.B_WRITES) + 8 * first
+    reads = load64(B + L.B_READS) + 8 * first
+    older = load64(B + L.B_OLDER_READS) + 8 * first
+    bad = any_suspicious(writes, count, floor, thread)
+    bad = bad | any_suspicious(older, count, floor, thread)
+    bad = bad | any_suspicious(reads, count, floor, thread)
+    if bad != 0:
+        write_conflicts(B, W, site, lane, mask, first, count, size, atomic, width)
+    if count == 8:
+        mark_writes_8(writes, reads, older, cell)
+    elif count == 4:
+        mark_writes_4(writes, reads, older, cell)
+    elif count == 2:
+        mark_writes_2(writes, reads, older, cell)
+    else:
+        store64(writes, cell)
+        store64(reads, 0)
+        store64(older, 0)
     return 0
 
 
-def race_write_check(B: int, W: int, site: int, lane: int, mask: int, entry: int, g: int, size: int, granule: int, atomic: int, width: int) -> int:
+def write_conflicts(B: int, W: int, site: int, lane: int, mask: int, first: int, count: int, size: int, atomic: int, width: int) -> int:
+    """Reports, granule by granule, conflicts with the last write, then with the older and the newer read."""
     thread = load64(W + L.W_INDEX) * 32 + lane
-    if (entry & atomic) != 0 or unordered(B, entry, thread) == 0:
-        return 0
-    other = entry & L.THREAD_MASK
-    if width != 0 and other // 32 == thread // 32:
-        if same_bytes(W, lane, other % 32, mask, g * granule, size, granule, width, load64(B + L.B_SHARED)):
-            return 0
-    report(B, L.RACE, site, load16(load64(B + L.B_WRITE_SITES) + 2 * g), thread, g * granule, granule, L.WRITE_WRITE)
+    granule = load64(B + L.B_GRANULE)
+    for g in range(first, first + count):
+        cell = load64(load64(B + L.B_WRITES) + 8 * g)
+        if conflicts(B, cell, thread, atomic):
+            other = cell & L.THREAD_MASK
+            twin = 0
+            if width != 0 and other // 32 == thread // 32:
+                shared = load64(B + L.B_SHARED)
+                twin = same_bytes(W, lane, other % 32, mask, g * granule, size, granule, width, shared)
+            if twin == 0:
+                report(B, L.RACE, site, cell >> L.SITE_SHIFT, thread, g * granule, granule, L.WRITE_WRITE)
+        cell = load64(load64(B + L.B_OLDER_READS) + 8 * g)
+        if conflicts(B, cell, thread, atomic):
+            report(B, L.RACE, site, cell >> L.SITE_SHIFT, thread, g * granule, granule, L.WRITE_READ)
+        cell = load64(load64(B + L.B_READS) + 8 * g)
+        if conflicts(B, cell, thread, atomic):
+            report(B, L.RACE, site, cell >> L.SITE_SHIFT, thread, g * granule, granule, L.WRITE_READ)
     return 0
 
 

@@ -57,10 +57,11 @@ def start_block(B: int, linear: int, clear_bytes: int) -> int:
 
 def forget(B: int) -> int:
     """Clears the race history before the clock would overflow."""
-    cells = load64(B + L.B_SHARED_BYTES)
-    fill(load64(B + L.B_WRITES), 0, 4 * cells)
-    fill(load64(B + L.B_READS), 0, 4 * cells)
-    fill(load64(B + L.B_OLDER_READS), 0, 4 * cells)
+    if load64(B + L.B_WRITES) != 0:
+        size = 8 * (load64(B + L.B_SHARED_BYTES) // load64(B + L.B_GRANULE))
+        fill(load64(B + L.B_WRITES), 0, size)
+        fill(load64(B + L.B_READS), 0, size)
+        fill(load64(B + L.B_OLDER_READS), 0, size)
     fill(load64(B + L.B_THREAD_FLOOR), 0, 4 * 1024)
     return 0
 

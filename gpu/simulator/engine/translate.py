@@ -100,7 +100,8 @@ class Translation:
             self._masked(block)
         self._end()
         helpers = "\n".join(self.frame.helpers.values())
-        external = "\n".join(sorted(code.declared))
+        known = set(runtime.inline_text().splitlines())
+        external = "\n".join(sorted(code.declared - known))
         body = "\n".join(code.lines)
         metadata = '!0 = !{!"branch_weights", i32 2000, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 2000}\n'
         return (
