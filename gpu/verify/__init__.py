@@ -3,11 +3,12 @@
 from loadsparse.gpu.verify.errors import InputError
 from loadsparse.gpu.verify.inputs import ADVERSARIAL, Case
 from loadsparse.gpu.verify.judge import Judgement, Mismatch, judge
-from loadsparse.gpu.verify.result import Result, Row
+from loadsparse.gpu.verify.result import FIELDS, Result, Row
 from loadsparse.gpu.verify.run import files, judge_launch, verify
 
 __all__ = [
     "ADVERSARIAL",
+    "FIELDS",
     "Case",
     "InputError",
     "Judgement",

@@ -21,6 +21,8 @@ CLEAR = r"st\.shared\.v4\.u32 \[(%r\d+)\+(\d+)\], \{([^}]*)\};"
 WAIT = r"cp\.async\.wait_group 0;"
 ADD = r"add\.f32\s+(%f\d+), (%f\d+), %f\d+;"
 OTHER_BUFFER = r"xor\.b32(\s+%r\d+, %r\d+), 16384;"
+LOOP_ENTRY = r"setp\.ge\.u32(\s+%p\d+, %r\d+, %r\d+;)"
+STRIDE = r"shl\.b32(\s+%r\d+, %r\d+), 1;"
 PARTIAL = r"st\.global\.v2\.f32 \[([^\]]+)\], \{(%f\d+), (%f\d+)\};"
 
 
@@ -34,6 +36,7 @@ class Mutant:
     where: Literal["direct", "split"] = "direct"
     step: int = 0
     relaunch: Callable[[Launch], Launch] | None = None
+    input: Literal["random", "cancel"] = "random"
 
     def plant(self, launch: Launch) -> Launch:
         """The launch with this bug in it."""
@@ -69,6 +72,7 @@ def _f16_partials(match: object) -> str:
 
 WRONG = frozenset({"exact", "accurate"})
 UNCLEAN = frozenset({"clean"})
+INCOMPLETE = frozenset({"complete"})
 
 MUTANTS = (
     # fragments and registers
@@ -79,7 +83,7 @@ MUTANTS = (
     Mutant("A of the neighbouring row tile", WRONG, ptx.takes_neighbours_a),
     Mutant("columns exchanged at the store", WRONG, changes(ROUNDING, r"cvt.rn.f16x2.f32 \1, \3, \2;")),
     Mutant("B not transposed", WRONG, changes(r"\.x4\.trans\.", ".x4.")),
-    Mutant("A chunk beside the right one", WRONG, changes(r"\+0\+2048\]", "+0+2064]")),
+    Mutant("A chunk beside the right one", WRONG, changes(r"\+0\+0\]", "+0+16]", 1)),
     Mutant("misaligned ldmatrix", WRONG | UNCLEAN, changes(r"\+0\+2048\]", "+0+2056]")),
     Mutant("wrong swizzle of A", WRONG, changes(r"(and\.b32\s+%r\d+, %r\d+), 112;", r"\1, 48;")),
     # arithmetic
@@ -92,34 +96,38 @@ MUTANTS = (
     Mutant("accumulator never set", UNCLEAN, changes(r"mov\.f32\s+%f\d+, 0f00000000;", "")),
     Mutant("sign of an item lost", WRONG, changes(SHARED_ITEM, r"and.b32 \2, \2, 32767; st.shared.b16 [\1], \2;")),
     # pipeline
-    Mutant("barrier after the copy missing", UNCLEAN, changes(r"bar\.sync\s+0;", "", 0)),
-    Mutant("barrier after the zeros missing", UNCLEAN, changes(r"bar\.sync\s+0;", "", 1)),
+    Mutant("barrier after the copy missing", WRONG | UNCLEAN, changes(r"bar\.sync\s+0;", "", 0)),
+    Mutant("barrier after the zeros missing", WRONG | UNCLEAN, changes(r"bar\.sync\s+0;", "", 1)),
     Mutant("barrier in divergent code", UNCLEAN, ptx.splits_barrier),
     Mutant("wait dropped", WRONG | UNCLEAN, changes(WAIT, "")),
     Mutant("wait for one group too few", WRONG | UNCLEAN, changes(WAIT, "cp.async.wait_group 1;")),
     Mutant("commit dropped", WRONG | UNCLEAN, changes(r"cp\.async\.commit_group;", "")),
     Mutant("buffer off by one stage", WRONG | UNCLEAN, changes(OTHER_BUFFER, r"xor.b32\1, 0;")),
-    Mutant("stale tile", WRONG, changes(CLEAR, "", 3)),
+    Mutant("stale tile", WRONG | UNCLEAN, changes(CLEAR, "", 3)),
     Mutant("never cleared", WRONG | UNCLEAN, changes(CLEAR, "", None)),
-    Mutant("clears the wrong rows", WRONG | UNCLEAN, changes(CLEAR, r"st.shared.v4.u32 [\1+0], {\3};", -1)),
+    Mutant("clears the wrong rows", WRONG | UNCLEAN, changes(CLEAR, r"st.shared.v4.u32 [\1+0], {\3};", 3)),
     # ends
     Mutant("last tile of K left out", WRONG, changes(r"(add\.s32\s+%r\d+, %r\d+), 63;", r"\1, 0;")),
     Mutant("one tile of K too many", UNCLEAN, changes(r"(add\.s32\s+%r\d+, %r\d+), 63;", r"\1, 127;")),
     Mutant("items beyond the staged ones lost", WRONG, changes(r"@%p\d+ bra(\s+\$L__BB0_20;)", r"bra\1")),
     Mutant("first items skipped", WRONG, changes(r"setp\.lt\.s32(\s+%p\d+, %r\d+), 1;", r"setp.lt.s32\1, 2;")),
-    Mutant(
-        "one vector too many", UNCLEAN, changes(r"setp\.lt\.u32(\s+%p\d+, %r\d+, %r\d+;\s+@)", r"setp.le.u32\1", -1)
-    ),
+    Mutant("one vector too many", WRONG | UNCLEAN, changes(LOOP_ENTRY, r"setp.gt.u32\1", -1)),
     Mutant("tail predicate dropped", UNCLEAN, changes(r"@%ok st\.global", "st.global", -1)),
-    Mutant("row of C never written", frozenset(), changes(r"@%ok st\.global\.b32 [^;]*;", "", 1)),
-    Mutant("wrong row stride of C", WRONG, changes(r"shl\.b32(\s+%r\d+, %r\d+), 1;", r"shl.b32\1, 2;", -1)),
-    Mutant("warp leaves early", WRONG, ptx.leaves_early(96)),
-    Mutant("input overwritten", frozenset({"complete"}), ptx.writes_parameter(2)),
+    Mutant("row of C never written", WRONG | INCOMPLETE, changes(r"@%ok st\.global\.b32 [^;]*;", "", 1)),
+    Mutant(
+        "wrong row stride of C",
+        WRONG | UNCLEAN | INCOMPLETE,
+        changes(STRIDE, r"shl.b32\1, 2;", -1),
+    ),
+    Mutant("warp leaves early", WRONG | UNCLEAN | INCOMPLETE, ptx.leaves_early(96)),
+    Mutant("input overwritten", WRONG | INCOMPLETE, ptx.writes_parameter(2)),
     # split-K
     Mutant("split left out", WRONG, changes(ADD, r"mov.f32 \1, \2;", None), "split", 1),
     Mutant("split added twice", WRONG, changes(ADD, r"add.f32 \1, \2, \2;"), "split", 1),
-    Mutant("split not launched", WRONG | UNCLEAN, None, "split", relaunch=_with_grid(0, 2, 1)),
+    Mutant("split not launched", WRONG, None, "split", relaunch=_with_grid(0, 2, 1)),
     Mutant("partials rounded to f16", WRONG, changes(PARTIAL, _f16_partials, None), "split"),
-    Mutant("last rows not reduced", frozenset({"complete"}), None, "split", relaunch=_with_grid(1, 0, 1)),
-    Mutant("another K order than declared", frozenset({"exact"}), None, "split", relaunch=_claims_one_chain),
+    Mutant("last rows not reduced", WRONG | INCOMPLETE, None, "split", relaunch=_with_grid(1, 0, 1)),
+    Mutant(
+        "another K order than declared", frozenset({"exact"}), None, "split", relaunch=_claims_one_chain, input="cancel"
+    ),
 )
