@@ -66,12 +66,13 @@ def dequantise(blocks: NDArray[np.uint8], kind: str) -> NDArray[np.float32]:
         return (blocks.view("<u2").astype(np.uint32) << 16).view(np.float32)
     blocks = blocks.reshape(-1, width)
     scale = blocks[:, :2].copy().view("<f2").astype(np.float32)
-    if kind == "Q8_0":
-        weights = scale * blocks[:, 2:].view(np.int8)
-    else:
-        q = np.concatenate([blocks[:, -16:] & 15, blocks[:, -16:] >> 4], axis=1).astype(np.float32)
-        low = blocks[:, 2:4].copy().view("<f2").astype(np.float32) if kind == "Q4_1" else -8 * scale
-        weights = scale * q + low
+    with np.errstate(over="ignore", invalid="ignore"):  # a corrupt scale may be infinite or NaN
+        if kind == "Q8_0":
+            weights = scale * blocks[:, 2:].view(np.int8)
+        else:
+            q = np.concatenate([blocks[:, -16:] & 15, blocks[:, -16:] >> 4], axis=1).astype(np.float32)
+            low = blocks[:, 2:4].copy().view("<f2").astype(np.float32) if kind == "Q4_1" else -8 * scale
+            weights = scale * q + low
     return weights.astype(np.float32).reshape(rows, -1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import math
 import os
@@ -9,15 +10,17 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.reference import gguf
 from loadsparse.reference.formats import container
 from loadsparse.reference.formats.base import DTYPES
-from numpy.typing import NDArray
 
 SAMPLE_DESCRIPTION = "SmolLM2-135M-Instruct, block 15, dequantised 4-bit (Q4_1)"
 _SAMPLE = Path(__file__).parent / "data" / "smollm2_135m_instruct_q4_1.safetensors"
@@ -120,18 +123,15 @@ def _load_npy(path: Path, name: str | None) -> dict[str, NDArray[Any]]:
 
 def _load_npz(path: Path, name: str | None) -> dict[str, NDArray[Any]]:
     found = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                key = member.filename.removesuffix(".npy")
-                if name is not None and key != name:
-                    continue
-                if member.file_size > 200 * max(member.compress_size, 2**20):
-                    raise WeightError(f"{path}: {key!r:.80} grows more than 200-fold when unpacked; store it unpacked")
-                with archive.open(member) as file:
-                    found[key] = _read_npy(file, member.file_size, f"{path}: {key}")
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
-        raise WeightError(f"{path}: not a whole .npz file ({_line(error)})") from error
+    with open(path, "rb") as raw:
+        try:
+            with zipfile.ZipFile(raw) as archive:
+                for member in archive.infolist():
+                    key = member.filename.removesuffix(".npy")
+                    if name is None or key == name:
+                        found[key] = _read_member(archive, member, f"{path}: {key!r:.80}")
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, OSError) as error:
+            raise WeightError(f"{path}: not a whole .npz file ({_line(error)})") from error
     return _matrices(found)
 
 
@@ -154,26 +154,39 @@ def _load_gguf(path: Path, name: str | None) -> dict[str, NDArray[Any]]:
     return found
 
 
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> NDArray[Any]:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise WeightError(f"{where} is packed in a way that numpy.savez never uses")
+    if member.file_size > 200 * max(member.compress_size, 2**20):
+        raise WeightError(f"{where} grows more than 200-fold when unpacked; store it unpacked")
+    with archive.open(member) as file:
+        return _read_npy(file, member.file_size, where)
+
+
 def _read_npy(file: IO[bytes], size: int, where: str) -> NDArray[Any]:
     """An array of an .npy stream of `size` bytes; its header is compared with `size` before memory is taken."""
     start = file.read(8)
     if start[:1] == b"\x80":
         raise WeightError(f"{where}: is a pickle, which is never read; save it with numpy.save")
+    width = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4}.get(start)
+    if width is None:
+        raise WeightError(f"{where}: not a whole .npy file of version 1 or 2")
+    length = int.from_bytes(file.read(width), "little")
     try:
-        version = (start[6], start[7])
-        if start[:6] != b"\x93NUMPY" or version not in ((1, 0), (2, 0)):
-            raise ValueError("no .npy header of version 1 or 2")
-        wide = version == (2, 0)
-        read = np.lib.format.read_array_header_2_0 if wide else np.lib.format.read_array_header_1_0
-        shape, fortran, kind = read(file, max_header_size=10_000)
-    except (ValueError, IndexError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        if length > 10_000:
+            raise ValueError(f"a header of {length} bytes")
+        header = ast.literal_eval(file.read(length).decode("latin1").strip())
+        kind, fortran, shape = np.dtype(str(header["descr"])), bool(header["fortran_order"]), header["shape"]
+        if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError("its shape is not a tuple of sizes")
+    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:
         raise WeightError(f"{where}: not a whole .npy file ({_line(error)})") from error
     if kind.hasobject:
         raise WeightError(f"{where}: holds Python objects (a pickle), which are never read")
     if kind.kind != "f" or kind.itemsize not in (2, 4, 8):
         raise WeightError(f"{where}: holds {kind}, weights are float16, float32 or float64")
     wanted = math.prod(shape) * kind.itemsize
-    if min(shape, default=0) < 0 or wanted > size:
+    if wanted > size:
         raise WeightError(f"{where}: truncated, the shape {list(shape)} wants {wanted} bytes of {size}")
     data = file.read(wanted)
     if len(data) != wanted:
@@ -189,7 +202,7 @@ def _matrices(found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 def _convert(where: str, values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Round to float16 or to bf16 patterns (nearest even from float32), refusing what is not finite afterwards."""
     rounded: NDArray[Any]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         if dtype == "f16":
             rounded = values.astype(np.float16)
             finite = np.isfinite(rounded)

@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from loadsparse.reference.formats import Bitmap, FormatError, TiledCSL
-from loadsparse.reference.formats.base import to_bits
 from numba import njit
 from numpy.typing import NDArray
+
+from loadsparse.reference.formats import Bitmap, FormatError, TiledCSL
+from loadsparse.reference.formats.base import to_bits
 
 _ROWS, _BANKS, _LINES = 128, 32, 64  # rows of a tile, banks, rows of the Gale-Ryser matrix
 # A bank is a stretch of the pool: pairs grow down from its middle, single halves up, with one spare place at either end

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.reference.formats import container
 from loadsparse.reference.formats.container import FormatError
-from numpy.typing import NDArray
 
 DTYPES = ("f16", "bf16")
 

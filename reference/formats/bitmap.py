@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.reference.formats.base import SparseFormat, first, from_bits, to_bits
 from loadsparse.reference.formats.container import FormatError
-from numpy.typing import NDArray
 
 GROUP = 64  # a group is 64 x 64 elements: 64 blocks of 8 x 8
 _ALIGN = 8  # values of a group start at a multiple of 16 bytes

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.reference.formats.base import SparseFormat, first, from_bits, to_bits
 from loadsparse.reference.formats.container import FormatError
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.reference.formats import bank_order
 from loadsparse.reference.formats.base import SparseFormat, first, from_bits, to_bits
 from loadsparse.reference.formats.container import FormatError
-from numpy.typing import NDArray
 
 TILE_M, TILE_K = 128, 64
 TILE = TILE_M * TILE_K

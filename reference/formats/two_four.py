@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.reference.formats.base import SparseFormat, first, from_bits, to_bits
 from loadsparse.reference.formats.container import FormatError
-from numpy.typing import NDArray
 
 TILE_M, TILE_K = 16, 32
 _NIBBLES = (0b0100, 0b1000, 0b1001, 0b1100, 0b1101, 0b1110)  # second index in the high two bits, above the first

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+
 from loadsparse.gpu.kernels import pack
 from loadsparse.reference.formats import Bitmap, TiledCSL
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from loadsparse.gpu.kernels import pack
 from loadsparse.reference import weights
 from loadsparse.reference.formats import Bitmap, FormatError, SparseFormat, TiledCSL

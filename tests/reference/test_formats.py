@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from loadsparse.reference import formats
 from loadsparse.reference.formats import CSR, Bitmap, FormatError, SparseFormat, TiledCSL, TwoFour, container
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadsparse.reference.formats import CSR, Bitmap, FormatError, TwoFour, entropy_floor
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from loadsparse.reference import gguf, weights
 from loadsparse.reference.formats import container
 
@@ -201,9 +202,12 @@ def npy(header: str, data: bytes = b"") -> bytes:
         ("a", b"", "without a suffix"),
         ("a.npz", b"nothing", "not a whole .npz"),
         ("a.npy", npy("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1)}", pickle.dumps(1)), "pickle"),
-        ("a.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (10**9, 10**9)}"), "not a whole"),
+        ("a.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (10**9, 1)}"), "not a whole"),
+        ("a.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 32), }   ["), "not a whole"),
+        ("a.npy", npy("[" * 9000), "not a whole"),
+        ("a.npy", b"\x93NUMPY\x02\x00" + (2**31).to_bytes(4, "little"), "header of 2147483648 bytes"),
         ("a.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (999999999, 999999999)}"), "truncated"),
-        ("a.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 1)}", bytes(4)), "truncated"),
+        ("a.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 1)}", bytes(4)), "shape"),
         ("a.npy", npy("{'descr': '<i4', 'fortran_order': False, 'shape': (1, 1)}", bytes(4)), "int32"),
         ("a.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4,)}", bytes(16)), "no matrix"),
         ("a.npy", npy("__import__('os')"), "not a whole"),
@@ -297,3 +301,28 @@ def test_fetch_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert list((tmp_path / "cache").iterdir()) == []
     with pytest.raises(ValueError, match="known are smollm2"):
         weights.fetch("gpt")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".gguf"])
+def test_corrupt_bytes_are_refused_or_read(tmp_path: Path, suffix: str) -> None:
+    """1 to 3 random bytes replaced, 400 times: a ValueError of one line, or matrices."""
+    values = np.random.default_rng(0).standard_normal((4, 32)).astype(np.float16)
+    if suffix == ".gguf":
+        path = tmp_path / "w.gguf"
+        path.write_bytes(tiny_gguf({"w": ((4, 32), 1, values.tobytes()), "v": ((1, 32), 8, bytes(34))}))
+    else:
+        path = dump(tmp_path, suffix, values)
+    whole = bytearray(path.read_bytes())
+    rng = np.random.default_rng(1)
+    refused = []
+    for _ in range(400):
+        broken = whole.copy()
+        for at in rng.integers(0, len(whole), rng.integers(1, 4)):
+            broken[at] = rng.integers(256)
+        path.write_bytes(broken)
+        try:
+            assert all(matrix.ndim == 2 for matrix in weights.load(path).values())
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) > 20
+    assert not [message for message in refused if "\n" in message]
