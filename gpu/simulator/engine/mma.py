@@ -77,15 +77,25 @@ class Multiply:
         return "i32" if self.element == "float" else "i64"
 
     def text(self) -> str:
-        """LLVM IR of ``i64 name(ptr area)``."""
-        return _Emitter(self).run()
+        """LLVM IR of ``i64 name(ptr area)``.
+
+        For f16 products a quick form without special values leaves everything unusual to the complete one.
+        """
+        if self.kind != "f16" or self.d_format != "f32" or self.c_format != "f32":
+            return _Emitter(self, False).run(self.name)
+        complete, quick = _Emitter(self, False), _Emitter(self, True)
+        texts = complete.run(f"{self.name}_complete") + quick.run(self.name)
+        declarations = sorted({line for line in texts.splitlines() if line.startswith("declare")})
+        rest = [line for line in texts.splitlines() if not line.startswith("declare")]
+        return "\n".join([*declarations, *rest, ""])
 
 
 class _Emitter:
     """Straight-line code for one variant; a vector holds the outputs of 16 lanes."""
 
-    def __init__(self, variant: Multiply) -> None:
-        self.m = variant
+    def __init__(self, variant: Multiply, quick: bool) -> None:
+        self.m, self.quick = variant, quick
+        self.odd: list[str] = []
         self.code = Code()
         self.element, self.integer = variant.element, variant.integer
         self.mantissa = 23 if self.element == "float" else 52
@@ -99,12 +109,13 @@ class _Emitter:
         bits = (power + 1023) << 52
         return f"splat ({self.element} 0x{bits:016X})"
 
-    def run(self) -> str:
+    def run(self, name: str) -> str:
         code, m = self.code, self.m
         block = m.core.block_tf32 if m.kind == "tf32" else m.core.block
         a = self.decode("A", A_AREA, (m.k // 4 if m.kind == "tf32" else m.k // 8) * 2)
         b = self.decode("B", B_AREA, m.k // 4 if m.kind == "tf32" else m.k // 8)
         special = self.any_special(a + b)
+        a, b = ([(v, self.power(v)) for v, _ in parts] for parts in (a, b))
         columns = {(parity, k): self.column(b, parity, k) for parity in (0, 1) for k in range(m.k)}
         for half in (0, 1):
             for row_half in (0, 1):
@@ -114,10 +125,38 @@ class _Emitter:
                     for start in range(0, m.k, block):
                         terms = [(rows[k], columns[parity, k]) for k in range(start, min(start + block, m.k))]
                         c = self.step(terms, c, special)
+                        if self.quick and start + block < m.k:
+                            self.odd.append(self.overflowed(c))
                     self.result(c, half, row_half, parity)
+        if self.quick:
+            self.leave_to_complete(special)
         declarations = "\n".join(sorted(code.declared))
         body = "\n".join(code.lines)
-        return f"{declarations}\ndefine i64 @{m.name}(ptr %p) nounwind {{\nentry:\n{body}\n  ret i64 0\n}}\n"
+        return f"{declarations}\ndefine i64 @{name}(ptr %p) nounwind {{\nentry:\n{body}\n  ret i64 0\n}}\n"
+
+    def leave_to_complete(self, special: str) -> None:
+        """After the quick form: whoever met a special value computes again."""
+        code = self.code
+        for register in range(4):
+            c = code.load("<32 x i32>", "%p", C_AREA + 128 * register, 64)
+            # NaN, infinite, or not zero and below 2^-60
+            twice = code.op("shl", "<32 x i32>", c, "splat (i32 1)")
+            moved = code.op("sub", "<32 x i32>", twice, f"splat (i32 {67 << 24})")
+            unusual = code.v(f"icmp uge <32 x i32> {moved}, splat (i32 {188 << 24})")
+            some = code.v(f"icmp ne <32 x i32> {twice}, zeroinitializer")
+            flags = code.v(f"and <32 x i1> {unusual}, {some}")
+            mask = code.v(f"bitcast <32 x i1> {flags} to i32")
+            special = code.v(f"or i1 {special}, {code.v(f'icmp ne i32 {mask}, 0')}")
+        if self.odd:
+            flags = self.odd[0]
+            for more in self.odd[1:]:
+                flags = code.v(f"or <16 x i1> {flags}, {more}")
+            mask = code.v(f"bitcast <16 x i1> {flags} to i16")
+            special = code.v(f"or i1 {special}, {code.v(f'icmp ne i16 {mask}, 0')}")
+        code.branch(special, "unusual", "usual")
+        code.start("unusual")
+        code.v(f"call i64 @{self.m.name}_complete(ptr %p)")
+        code.label("usual")
 
     # decoding
 
@@ -166,10 +205,10 @@ class _Emitter:
         e = self.element
         return self.code.v(f"shufflevector <32 x {e}> {value}, <32 x {e}> poison, <{len(indices)} x i32> <{order}>")
 
-    def with_power(self, value: str) -> tuple[str, str]:
-        """(values, 2^exponent or 0): subnormals keep the format's minimum exponent."""
+    def power(self, value: str) -> str:
+        """2^exponent of every lane, or 0: subnormals keep the format's minimum exponent."""
         code = self.code
-        vector, integer = self.vector(self.element), self.vector(self.integer)
+        vector, integer = f"<32 x {self.element}>", f"<32 x {self.integer}>"
         bits = code.v(f"bitcast {vector} {value} to {integer}")
         top = ((2 * self.bias + 1) << self.mantissa) & ((1 << (self.mantissa + 12)) - 1)
         power = code.op("and", integer, bits, f"splat ({self.integer} {top})")
@@ -177,20 +216,22 @@ class _Emitter:
         least = self.constant(-14 if self.m.kind == "f16" else -126)
         small = code.v(f"fcmp olt {vector} {power}, {least}")
         zero = code.v(f"fcmp oeq {vector} {value}, zeroinitializer")
-        power = code.v(f"select {self.vector('i1')} {small}, {vector} {least}, {vector} {power}")
-        return value, code.v(f"select {self.vector('i1')} {zero}, {vector} zeroinitializer, {vector} {power}")
+        power = code.v(f"select <32 x i1> {small}, {vector} {least}, {vector} {power}")
+        return code.v(f"select <32 x i1> {zero}, {vector} zeroinitializer, {vector} {power}")
 
     def row(self, a: list[tuple[str, str]], half: int, row_half: int, k: int) -> tuple[str, str]:
         """A[g + 8 row_half][k] for the lanes of one half warp: each quad broadcasts one of its lanes."""
         register, part, lane = element_place(self.m.kind, self.m.k, "A", row_half, k)
-        value = a[register if self.m.kind == "tf32" else 2 * register + part][0]
-        return self.with_power(self.shuffle(value, [16 * half + 4 * (i // 4) + lane for i in range(16)]))
+        both = a[register if self.m.kind == "tf32" else 2 * register + part]
+        order = [16 * half + 4 * (i // 4) + lane for i in range(16)]
+        return self.shuffle(both[0], order), self.shuffle(both[1], order)
 
     def column(self, b: list[tuple[str, str]], parity: int, k: int) -> tuple[str, str]:
         """B[k][2t + parity]: the same for every quad."""
         register, part, lane = element_place(self.m.kind, self.m.k, "B", 0, k)
-        value = b[register if self.m.kind == "tf32" else 2 * register + part][0]
-        return self.with_power(self.shuffle(value, [4 * (2 * (i % 4) + parity) + lane for i in range(16)]))
+        both = b[register if self.m.kind == "tf32" else 2 * register + part]
+        order = [4 * (2 * (i % 4) + parity) + lane for i in range(16)]
+        return self.shuffle(both[0], order), self.shuffle(both[1], order)
 
     # accumulation
 
@@ -208,6 +249,10 @@ class _Emitter:
         value = self.code.v(f"fpext <16 x half> {value} to <16 x float>")
         return self.code.v(f"bitcast <16 x float> {value} to <16 x i32>")
 
+    def overflowed(self, bits: str) -> str:
+        top = self.code.op("and", "<16 x i32>", bits, "splat (i32 2139095040)")
+        return self.code.v(f"icmp eq <16 x i32> {top}, splat (i32 2139095040)")
+
     def step(self, terms: list[tuple[tuple[str, str], tuple[str, str]]], c_bits: str, special: str) -> str:
         """One hardware block: sum of products and c -> f32 bits of the result in the result format."""
         code = self.code
@@ -222,11 +267,12 @@ class _Emitter:
         if self.element == "double" or self.m.d_format == "f16":
             c_power = self.c_floor(c_power, wide_c)
         highest = self.tree([code.op("fmul", vector, a[1], b[1]) for a, b in terms], "maxnum")
-        no_product = code.v(f"fcmp oeq {vector} {highest}, zeroinitializer")
+        no_product = "" if self.quick else code.v(f"fcmp oeq {vector} {highest}, zeroinitializer")
         highest = self.maximum(highest, c_power)
-        clamp = self.m.core.clamp_f16 if self.m.d_format == "f16" else self.m.core.clamp_f32
-        floor = max(clamp, -60 if self.element == "float" else -300)
-        highest = self.maximum(highest, self.constant(floor))
+        if not self.quick:
+            clamp = self.m.core.clamp_f16 if self.m.d_format == "f16" else self.m.core.clamp_f32
+            floor = max(clamp, -60 if self.element == "float" else -300)
+            highest = self.maximum(highest, self.constant(floor))
         scale_bits = code.v(f"bitcast {vector} {highest} to {integer}")
         top = (2 * self.bias + f) << self.mantissa
         scale = code.op("sub", integer, f"splat ({self.integer} {top})", scale_bits)
@@ -236,12 +282,13 @@ class _Emitter:
             product = code.op("fmul", vector, code.op("fmul", vector, a[0], b[0]), scale)
             pieces.append(code.v(f"fptosi {vector} {product} to <16 x i32>"))
         c_term = code.op("fmul", vector, wide_c, scale)
-        c_term = code.v(f"call <16 x i32> @llvm.fptosi.sat.v16i32.v16{'f32' if self.element == 'float' else 'f64'}({vector} {c_term})")
-        code.declared.add(
-            f"declare <16 x i32> @llvm.fptosi.sat.v16i32.v16{'f32' if self.element == 'float' else 'f64'}({vector})"
-        )
+        c_term = code.v(f"fptosi {vector} {c_term} to <16 x i32>")
+        if self.quick and len(pieces) <= 8:
+            return self.round_quickly(self.add_all([*pieces, c_term]), highest)
         total = self.exact_sum(pieces, c_term)
         result = self.round(total, highest, c_bits, no_product)
+        if self.quick:
+            return result
         return self.patch_special(result, terms, c, special)
 
     def c_floor(self, power: str, c: str) -> str:
@@ -277,6 +324,22 @@ class _Emitter:
         totals = [code.v(f"sitofp <16 x i32> {self.add_all(g)} to <16 x double>") for g in groups]
         return totals[0] if len(totals) == 1 else code.op("fadd", "<16 x double>", *totals)
 
+    def round_quickly(self, total: str, highest: str) -> str:
+        """An int32 sum to f32, truncated: round to nearest, step back where that went away from zero, scale."""
+        code = self.code
+        near = code.v(f"sitofp <16 x i32> {total} to <16 x float>")
+        back = code.v(f"fptosi <16 x float> {near} to <16 x i32>")
+        sizes = [
+            code.intrinsic("llvm.abs.v16i32", "<16 x i32>", ("<16 x i32>", v), ("i1", "false")) for v in (back, total)
+        ]
+        away = code.v(f"icmp ugt <16 x i32> {sizes[0]}, {sizes[1]}")
+        bits = code.v(f"bitcast <16 x float> {near} to <16 x i32>")
+        bits = code.op("add", "<16 x i32>", bits, code.v(f"sext <16 x i1> {away} to <16 x i32>"))
+        value = code.v(f"bitcast <16 x i32> {bits} to <16 x float>")
+        unit = f"splat (float 0x{(1023 - self.m.core.fraction) << 52:016X})"
+        value = code.op("fmul", "<16 x float>", value, code.op("fmul", "<16 x float>", highest, unit))
+        return code.v(f"bitcast <16 x float> {value} to <16 x i32>")
+
     def round(self, total: str, highest: str, c_bits: str, no_product: str) -> str:
         """total * 2^(E - F) in the result format, as f32 bits."""
         code = self.code
@@ -294,7 +357,7 @@ class _Emitter:
             value = self.truncate_subnormal(value)
         narrow = code.v(f"fptrunc <16 x double> {value} to <16 x float>")
         result = code.v(f"bitcast <16 x float> {narrow} to <16 x i32>")
-        if self.element == "float":
+        if self.element == "float" and not self.quick:
             # only c: nothing is aligned away, and -0 becomes +0
             value = code.v(f"bitcast <16 x i32> {c_bits} to <16 x float>")
             value = code.op("fadd", "<16 x float>", value, "zeroinitializer")
