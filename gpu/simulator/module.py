@@ -25,10 +25,27 @@ class Entry:
     def __init__(self, module: Module, kernel: Kernel) -> None:
         self.module, self.kernel = module, kernel
         self.layout = layout(module.program, kernel)
+        interpreter.check(self._plain_request())
 
     def __repr__(self) -> str:
         parameters = ", ".join(f".{p.type}" + (f"[{p.size}]" if p.type == "b8" else "") for p in self.kernel.parameters)
         return f"Entry({self.kernel.name[:60]}({parameters}), {len(self.kernel.instructions)} instructions)"
+
+    def _plain_request(self) -> Request:
+        """One thread without arguments or limits: enough to translate the kernel."""
+        one = (1, 1, 1)
+        return Request(
+            self.module.program,
+            self.kernel,
+            self.module.arch,
+            one,
+            one,
+            np.zeros(0, np.uint8),
+            {},
+            self.layout.shared_bytes,
+            0,
+            self.layout.local_bytes,
+        )
 
     def request(
         self,

@@ -6,7 +6,7 @@ from loadsparse.gpu.simulator.interpreter.machine import Machine
 from loadsparse.gpu.simulator.interpreter.observe import Event, Observer
 from loadsparse.gpu.simulator.request import Outcome, Request
 
-__all__ = ["Event", "Observer", "run"]
+__all__ = ["Event", "Observer", "check", "run"]
 
 
 def run(request: Request, observer: Observer | None = None) -> Outcome:
@@ -15,3 +15,8 @@ def run(request: Request, observer: Observer | None = None) -> Outcome:
     `observer` is called after every warp instruction with the registers before and after it.
     """
     return Machine(request, observer).run()
+
+
+def check(request: Request) -> None:
+    """Raises `PtxError`, with line and column, if an instruction has a form that cannot be executed."""
+    Machine(request)

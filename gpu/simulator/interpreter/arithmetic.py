@@ -81,7 +81,7 @@ class Shape:
 
 def shape(name: str, modifiers: Modifiers, count: int) -> Shape:
     """Operand types of `name` with `count` sources."""
-    kind = modifiers[-1]
+    kind = "b32" if name == "prmt" else modifiers[-1]
     width = WIDTH[kind]
     if name in ("shl", "shr"):
         return Shape((kind, "b32"), width, kind.startswith("s"))
