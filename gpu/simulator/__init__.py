@@ -9,6 +9,7 @@ What a launch means is in SEMANTICS.md.
 """
 
 from loadsparse.gpu.simulator.arguments import empty
+from loadsparse.gpu.simulator.frontend.run import run
 from loadsparse.gpu.simulator.interpreter import Event, Observer
 from loadsparse.gpu.simulator.limits import LaunchError
 from loadsparse.gpu.simulator.module import Entry, Module, load
@@ -30,4 +31,5 @@ __all__ = [
     "coverage",
     "empty",
     "load",
+    "run",
 ]

@@ -1,0 +1,150 @@
+"""Several PTX modules become one: what the driver's linker does, on text.
+
+Only what Numba needs: debug builds hand over one module per function, `link=` adds modules compiled from CUDA C++, and
+grid synchronisation and `malloc` live in a device library (`device_library.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from loadsparse.gpu.simulator.frontend.device_library import LIBRARY
+
+NAME = r"[A-Za-z_$%.][\w$]*"
+_HEADER = re.compile(r"\.(version|target|address_size)\b[^\n]*")
+_FILE = re.compile(r"\.file\s+(\d+)([^\n]*)")
+_FUNCTION = re.compile(rf"\.(?:func|entry)\s*(?:\([^()]*\)\s*)?({NAME})")
+_VARIABLE = re.compile(rf"({NAME})\s*(?:\[[^\]]*\]\s*)*(?:=|;)")
+_TOKEN = re.compile(r"//[^\n]*|/\*.*?\*/|\"[^\"\n]*\"|[{};]|\n", re.DOTALL)
+_LINE_DIRECTIVE = re.compile(r"\s*\.(?:version|target|address_size|file|pragma)\b")
+
+
+class LinkError(ValueError):
+    """Modules that do not fit together: the message names the symbol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One top-level PTX statement; `name` is empty for directives that define nothing."""
+
+    text: str
+    name: str
+    linkage: str
+    """One of ``visible weak common extern static``, or empty."""
+
+
+def statements(ptx: str) -> Iterator[Statement]:
+    """Split a module into its top-level statements, comments between them dropped."""
+    start, depth, assigned = 0, 0, False
+    for token in _TOKEN.finditer(ptx):
+        text, chunk = token.group(), ptx[start : token.start()]
+        if text.startswith(("//", "/*")):
+            if depth == 0 and not chunk.strip():
+                start = token.end()
+            continue
+        if depth == 0 and "=" in chunk:
+            assigned = True
+        if text == "{":
+            depth += 1
+        elif text == "}":
+            depth -= 1
+        ends = (
+            (text == ";" and depth == 0)
+            or (text == "}" and depth == 0 and not assigned)
+            or (text == "\n" and depth == 0 and _LINE_DIRECTIVE.match(chunk) is not None)
+        )
+        if ends:
+            body = ptx[start : token.end()].strip()
+            start, assigned = token.end(), False
+            if body and body != ";":
+                yield _classify(body)
+    if ptx[start:].strip():
+        yield _classify(ptx[start:].strip())
+
+
+def _classify(text: str) -> Statement:
+    if _LINE_DIRECTIVE.match(text) or text.startswith((".section", "@@")):
+        return Statement(text, "", "")
+    found = _FUNCTION.search(text) if re.search(r"\.(func|entry)\b", text.split("{")[0]) else _VARIABLE.search(text)
+    head = text.split("(")[0]
+    for linkage in ("visible", "weak", "common", "extern"):
+        if re.match(rf"\s*\.{linkage}\b", head):
+            break
+    else:
+        linkage = "static"
+    return Statement(text, found.group(1) if found else "", linkage)
+
+
+def link(modules: list[str]) -> str:
+    """One module that holds what all `modules` define.
+
+    Declarations that another module resolves are dropped, private symbols that clash are renamed, of several weak
+    definitions the first stays, and the device library is added where its functions are missing.  A lone complete
+    module comes back unchanged.  Raises LinkError when two modules define one symbol.
+    """
+    parsed = [list(statements(module)) for module in modules]
+    missing = _undefined(parsed)
+    added = [library for library in LIBRARY if missing & {s.name for s in statements(library)}]
+    if not added and len(modules) == 1:
+        return modules[0]
+    texts = [*modules, *added]
+    parsed += [list(statements(library)) for library in added]
+    defined = {s.name: s.linkage for module in parsed for s in module if s.linkage in ("visible", "weak", "common")}
+    out: list[str] = []
+    files: list[str] = []
+    taken: set[str] = set(defined)
+    emitted: dict[str, str] = {}
+    for index, module in enumerate(parsed):
+        renames = {s.name: f"{s.name}$m{index}" for s in module if s.linkage == "static" and s.name in taken}
+        taken |= {s.name for s in module if s.linkage == "static"}
+        shift = len(files) and max(int(_FILE.match(f).group(1)) for f in files)  # type: ignore[union-attr]
+        for statement in module:
+            if _HEADER.match(statement.text) or statement.text.startswith((".section", "@@")):
+                continue
+            if found := _FILE.match(statement.text):
+                files.append(f".file {int(found.group(1)) + shift}{found.group(2)}")
+                continue
+            if statement.linkage == "extern":
+                if statement.name in defined or emitted.get(statement.name) == "extern":
+                    continue
+                emitted[statement.name] = "extern"
+            elif statement.linkage in ("visible", "weak", "common") and not _is_prototype(statement):
+                if (earlier := emitted.get(statement.name)) is not None:
+                    if "weak" in (earlier, statement.linkage) or earlier == statement.linkage == "common":
+                        continue
+                    raise LinkError(f"{statement.name} is defined by two modules: rename one of them")
+                emitted[statement.name] = statement.linkage
+            out.append(_renumber(_rename(statement.text, renames), shift))
+    version = max(re.findall(r"\.version\s+(\d+\.\d+)", "\n".join(texts)), key=_version_key)
+    target = re.search(r"\.target\s+[^\n]*", modules[0])
+    head = f".version {version}\n{target.group() if target else '.target sm_80'}\n.address_size 64\n"
+    return "\n".join([head, *out, *files, ""])
+
+
+def _undefined(parsed: list[list[Statement]]) -> set[str]:
+    defined = {s.name for module in parsed for s in module if s.linkage not in ("extern", "")}
+    return {s.name for module in parsed for s in module if s.linkage == "extern"} - defined
+
+
+def _is_prototype(statement: Statement) -> bool:
+    return ".func" in statement.text.split("(")[0] and statement.text.endswith(";")
+
+
+def _version_key(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _rename(text: str, renames: dict[str, str]) -> str:
+    if not renames:
+        return text
+    pattern = re.compile(r"(?<![\w$%.])(" + "|".join(re.escape(name) for name in renames) + r")(?![\w$])")
+    return pattern.sub(lambda found: renames[found.group(1)], text)
+
+
+def _renumber(text: str, shift: int) -> str:
+    if not shift:
+        return text
+    pattern = r"((?:\.loc|inlined_at)\s+)(\d+)"
+    return re.sub(pattern, lambda found: f"{found.group(1)}{int(found.group(2)) + shift}", text)
