@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from loadsparse.gpu import kernels
+from loadsparse.gpu import kernels, simulator
 from loadsparse.gpu.kernels import Kernel
 from loadsparse.gpu.launch import Launch
 from loadsparse.gpu.verify import child, execute, explain
@@ -27,14 +27,20 @@ PROVES_NOT = (
 )
 
 
-def judge_launch(launch: Launch, case: Case, *, kernel: str, seed: int = 0, **options: Any) -> Row:
+def judge_launch(
+    launch: Launch, case: Case, *, kernel: str, seed: int = 0, explained: bool = True, **options: Any
+) -> Row:
     """Execute one launch and judge what it did on the four counts.
 
-    A launch without `splits` declares no K order: `exact` is then None.  `options` go to the simulator's launch.
+    A launch without `splits` declares no K order: `exact` is then None.  `explained` traces in the interpreter who
+    wrote the first wrong element.  `options` go to the simulator's launch (engine, budget, schedule).
     """
     if launch.shape != case.shape:
         raise InputError(f"{kernel} planned {launch.shape} (M, N, K) for an input of {case.shape}")
-    done = execute.run(launch, seed=seed, **options)
+    try:
+        done = execute.run(launch, seed=seed, **options)
+    except (simulator.PtxError, simulator.LaunchError) as error:
+        raise InputError(f"{kernel}: {error}") from None
     verdict = judge(
         done.c,
         case.a,
@@ -43,12 +49,17 @@ def judge_launch(launch: Launch, case: Case, *, kernel: str, seed: int = 0, **op
         arch=launch.arch,
         splits=launch.splits or None,
         semantics=launch.semantics,
+        algorithm=getattr(launch, "algorithm", "lscd"),
         seed=seed,
     )
     failures = []
     if verdict.first is not None:
-        where = explain.origin(launch, verdict.first.row, verdict.first.column, seed)
-        failures.append(f"{verdict.mismatches} of {done.c.size} elements differ; first {verdict.first}; {where}")
+        row, column = verdict.first.row, verdict.first.column
+        lines = [f"{verdict.mismatches} of {done.c.size} elements are wrong; the first, {verdict.first}"]
+        lines.append(f"output tile ({row // 16}, {column // 8}) of 16 x 8")
+        if explained and not done.unwritten[row, column]:
+            lines.append(str(explain.origin(launch, row, column, seed)))
+        failures.append("; ".join(lines))
     failures += done.hazards[:8]
     if len(done.hazards) > 8:
         failures.append(f"and {len(done.hazards) - 8} hazards more")
