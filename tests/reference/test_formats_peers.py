@@ -181,3 +181,11 @@ def test_two_four_refuses_a_value_beyond_the_last_column() -> None:
     one = TwoFour.encode(np.ones((1, 1), np.float16))
     with pytest.raises(FormatError, match=r"values\[1\]: 5 outside"):
         dataclasses.replace(one, values=replaced(1, 5)(one.values)).validate()
+
+
+def test_csr_refuses_a_fall_by_one_and_a_column_twice() -> None:
+    csr = CSR.encode(np.ones((4, 4), np.float16))
+    with pytest.raises(FormatError, match=r"row_pointers\[2\]: 3 after 4"):
+        dataclasses.replace(csr, row_pointers=replaced(2, 3)(csr.row_pointers)).validate()
+    with pytest.raises(FormatError, match=r"columns\[6\]: 1 after 1 in row 1"):
+        dataclasses.replace(csr, columns=replaced(6, 1)(csr.columns)).validate()

@@ -185,6 +185,8 @@ CORRUPTIONS: list[tuple[str, Any, str]] = [
     ("shape", (200, 0), "shape"),
     ("shape", (200, 64), "tile_offsets"),
     ("shape", (129, 130), r"items\[\d+\]: element"),
+    ("shape", (199, 130), r"items\[\d+\]: element \(199, "),
+    ("shape", (200, 129), r"items\[\d+\]: element \(\d+, 129\)"),
     ("dtype", "f32", "dtype"),
     ("tile_offsets", lambda x: x.astype(np.int64), "tile_offsets"),
     ("tile_offsets", lambda x: x[:-1], "tile_offsets: 6 entries"),
@@ -194,6 +196,7 @@ CORRUPTIONS: list[tuple[str, Any, str]] = [
     ("items", lambda x: x[:-4], "items: "),
     ("items", lambda x: x.reshape(-1, 4), "items: wants"),
     ("items", lambda x: np.where(np.arange(x.size) == 5, 9000 << 16 | 7, x).astype(np.uint32), r"items\[5\]: location"),
+    ("items", lambda x: np.where(np.arange(x.size) == 5, 8192 << 16 | 7, x).astype(np.uint32), r"items\[5\]: location"),
     ("items", lambda x: np.where(np.arange(x.size) == 9, x[3], x).astype(np.uint32), r"items\[9\]: location"),
     ("items", lambda x: x & np.uint32(0xFFFF0000), "items: tile 0"),
 ]
@@ -205,6 +208,13 @@ def test_validate_names_field_and_position(field: str, change: Any, message: str
     value = change(getattr(encoded, field)) if callable(change) else change
     with pytest.raises(FormatError, match=message):
         dataclasses.replace(encoded, **{field: value}).validate()
+
+
+def test_three_pads_fill_a_vector_and_four_are_refused() -> None:
+    encoded = TiledCSL.encode(np.ones((1, 1), np.float16))
+    assert np.count_nonzero((encoded.items & 0xFFFF) == 0) == 3
+    with pytest.raises(FormatError, match="tile 0 holds 4 items of value 0"):
+        dataclasses.replace(encoded, items=encoded.items & np.uint32(0xFFFF0000)).validate()
 
 
 def test_bound_is_not_always_reachable() -> None:

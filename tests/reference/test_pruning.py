@@ -105,6 +105,7 @@ def test_infinities_are_kept_longest() -> None:
     weights = np.array([[np.inf, 1.0], [-np.inf, 2.0]], np.float16)
     assert pruning.magnitude(weights, 0.5).tolist() == [[np.inf, 0], [-np.inf, 0]]
     assert pruning.wanda(weights, np.array([0.0, 1.0]), 0.5).tolist() == [[0, 1], [0, 2]]
+    assert pruning.wanda(weights, np.array([1e-9, 1e9]), 0.5).tolist() == [[np.inf, 0], [-np.inf, 0]]
 
 
 @pytest.mark.parametrize(
