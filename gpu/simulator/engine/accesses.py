@@ -20,6 +20,7 @@ from loadsparse.gpu.simulator.engine.native import (
     outside_of,
     bank_waves,
     row_banks,
+    stride_of,
     popcount,
     smax,
     store8,
@@ -28,7 +29,7 @@ from loadsparse.gpu.simulator.engine.native import (
     uge,
     ugt,
 )
-from loadsparse.gpu.simulator.engine.races import race_read, race_write, write_conflicts
+from loadsparse.gpu.simulator.engine.races import cell_of, floor_of, race_read, race_write, write_conflicts
 from loadsparse.gpu.simulator.engine.records import peek, poke, report
 
 
@@ -182,6 +183,11 @@ def read(B: int, W: int, site: int, mask: int, space: int, size: int, width: int
     thread = load64(W + L.W_INDEX) * 32
     for e in range(size // width):
         store32(W + L.W_DEFINED + 4 * e, mask)
+    floor = floor_of(B)
+    cell = cell_of(B, site, atomic)
+    writes = load64(B + L.B_WRITES)
+    reads = load64(B + L.B_READS)
+    older = load64(B + L.B_OLDER_READS)
     rest = mask
     while rest != 0:
         lane = ctz(rest)
@@ -191,7 +197,7 @@ def read(B: int, W: int, site: int, mask: int, space: int, size: int, width: int
             if pending != 0:
                 pending_access(B, site, thread + lane, address, address, size, L.READ)
             if checks & L.CHECK_RACES:
-                race_read(B, site, thread + lane, address, size, granule, atomic)
+                race_read(B, floor, cell, writes, reads, older, thread + lane, address, size, granule)
         place = W + L.W_DATA + lane * width
         poke(place, width, peek(data + address, width))
         if size > width:
@@ -232,6 +238,11 @@ def write(B: int, W: int, site: int, mask: int, space: int, size: int, width: in
         bits = bits & load32(W + L.W_DEFINED + 4)
     if size > 2 * width:
         bits = bits & load32(W + L.W_DEFINED + 8) & load32(W + L.W_DEFINED + 12)
+    floor = floor_of(B)
+    cell = cell_of(B, site, atomic)
+    writes = load64(B + L.B_WRITES)
+    reads = load64(B + L.B_READS)
+    older = load64(B + L.B_OLDER_READS)
     rest = mask
     while rest != 0:
         lane = ctz(rest)
@@ -243,7 +254,7 @@ def write(B: int, W: int, site: int, mask: int, space: int, size: int, width: in
             else:
                 pending_source(B, site, thread + lane, address, size)
         if space == L.SHARED and checks & L.CHECK_RACES:
-            race_write(B, W, site, lane, mask, address, size, granule, atomic, width)
+            race_write(B, W, floor, cell, writes, reads, older, lane, mask, address, size, granule, width)
         place = W + L.W_DATA + lane * width
         poke(data + address, width, peek(place, width))
         if size > width:
@@ -305,27 +316,24 @@ def read_checked(B: int, W: int, site: int, mask: int, space: int, size: int, wi
 
 
 def race_read_any(B: int, site: int, thread: int, offset: int, size: int, atomic: int) -> int:
-    """`race_read` for widths that are not constants."""
+    """`race_read` where size and granule are no constants."""
     granule = load64(B + L.B_GRANULE)
+    cell = cell_of(B, site, atomic)
+    writes = load64(B + L.B_WRITES)
+    reads = load64(B + L.B_READS)
+    older = load64(B + L.B_OLDER_READS)
     for place in range(offset, offset + size, granule):
-        if granule == 4:
-            race_read(B, site, thread, place, 4, 4, atomic)
-        elif granule == 2:
-            race_read(B, site, thread, place, 2, 2, atomic)
-        else:
-            race_read(B, site, thread, place, 1, 1, atomic)
+        race_read(B, floor_of(B), cell, writes, reads, older, thread, place // granule, 1, 1)
     return 0
 
 
 def race_write_any(B: int, W: int, site: int, lane: int, mask: int, offset: int, size: int, atomic: int, width: int) -> int:
-    """`race_write` for widths that are not constants."""
+    """`race_write` where size and granule are no constants."""
     granule = load64(B + L.B_GRANULE)
-    count_ = size // granule
-    first = offset // granule
-    for g in range(first, first + count_):
-        write_conflicts(B, W, site, lane, mask, g, 1, size, atomic, width)
-        cell = (site << L.SITE_SHIFT) | (load64(B + L.B_CLOCK) << L.CLOCK_SHIFT) | atomic
-        store64(load64(B + L.B_WRITES) + 8 * g, cell | (load64(W + L.W_INDEX) * 32 + lane))
+    mine = cell_of(B, site, atomic) | ((load64(W + L.W_INDEX) * 32 + lane) << L.THREAD_SHIFT)
+    for g in range(offset // granule, (offset + size) // granule):
+        write_conflicts(B, W, mine, lane, mask, g, 1, size, width)
+        store64(load64(B + L.B_WRITES) + 8 * g, mine)
         store64(load64(B + L.B_READS) + 8 * g, 0)
         store64(load64(B + L.B_OLDER_READS) + 8 * g, 0)
     return 0
@@ -404,6 +412,15 @@ def count_sectors(B: int, W: int, site: int, legal: int, size: int, requests: in
     """Global: one request, its bytes, and its distinct 32-byte segments (kept in a list; most accesses ascend)."""
     if legal == 0:
         return 0
+    bump(B, site, L.C_REQUESTS, requests)
+    bump(B, site, L.C_BYTES, popcount(legal) * size)
+    first = load64(W + L.W_ADDRESS)
+    if legal == 0xFFFFFFFF:
+        stride = stride_of(W + L.W_ADDRESS, 0)
+        if stride >= 0 and stride <= 32:
+            # neighbours are at most a segment apart: every segment in between is touched
+            bump(B, site, L.C_SECTORS, lshr(first + 31 * stride + size - 1, 5) - lshr(first, 5) + 1)
+            return 0
     distinct = 0
     highest = -1
     rest = legal
@@ -421,9 +438,7 @@ def count_sectors(B: int, W: int, site: int, legal: int, size: int, requests: in
             store64(W + L.W_SCRATCH + 8 * distinct, segment)
             distinct += 1
             highest = smax(highest, segment)
-    bump(B, site, L.C_REQUESTS, requests)
     bump(B, site, L.C_SECTORS, distinct)
-    bump(B, site, L.C_BYTES, popcount(legal) * size)
     return 0
 
 
@@ -538,7 +553,14 @@ def copy_lanes(B: int, W: int, site: int, mask: int, size: int, granule: int, ch
     copy(W + L.W_DATA + 384, W + L.W_ADDRESS, 256)
     copy(W + L.W_ADDRESS, W + L.W_DATA, 256)
     counted = 0
-    for bytes_read in range(1, size + 1):
+    present = 0
+    rest = mask & ~legal
+    while rest != 0:
+        present = present | (1 << load32(W + L.W_DATA + 256 + 4 * ctz(rest)))
+        rest = rest & (rest - 1)
+    while present != 0:
+        bytes_read = ctz(present)
+        present = present & (present - 1)
         chosen = 0
         rest = mask & ~legal
         while rest != 0:
@@ -581,6 +603,35 @@ def copy_lanes(B: int, W: int, site: int, mask: int, size: int, granule: int, ch
 @inline
 def read_rows(B: int, W: int, site: int, mask: int, space: int, count: int, granule: int, checks: int) -> int:
     """ldmatrix: 16-byte rows to W_DATA in order of their lanes, their defined bytes to W_MATRIX_DEFINED."""
+    lanes = lshr(0xFFFFFFFF, 32 - 8 * count)
+    if one_place(B, W, lanes, space, 16) == 0 or space != L.SHARED:
+        return read_rows_checked(B, W, site, space, count, checks)
+    data = load64(B + L.B_SHARED)
+    shadows = load64(B + L.B_SHARED_DEFINED)
+    pending = 0
+    if checks & L.CHECK_PENDING:
+        pending = load64(B + L.B_PENDING_COUNT)
+    thread = load64(W + L.W_INDEX) * 32
+    floor = floor_of(B)
+    cell = cell_of(B, site, 0)
+    writes = load64(B + L.B_WRITES)
+    reads = load64(B + L.B_READS)
+    older = load64(B + L.B_OLDER_READS)
+    for lane in range(8 * count):
+        offset = load64(W + L.W_ADDRESS + 8 * lane)
+        if pending != 0:
+            pending_access(B, site, thread + lane, offset, offset, 16, L.READ)
+        if checks & L.CHECK_RACES:
+            race_read(B, floor, cell, writes, reads, older, thread + lane, offset, 16, granule)
+        copy(W + L.W_DATA + 16 * lane, data + offset, 16)
+        if checks & L.CHECK_UNINITIALIZED:
+            copy(W + L.W_MATRIX_DEFINED + 16 * lane, shadows + offset, 16)
+    count_wavefronts(B, W, site, lanes, 16, 0)
+    return lanes
+
+
+def read_rows_checked(B: int, W: int, site: int, space: int, count: int, checks: int) -> int:
+    """`read_rows` for rows that may be illegal."""
     legal = 0
     for lane in range(8 * count):
         thread = load64(W + L.W_INDEX) * 32 + lane
@@ -598,9 +649,8 @@ def read_rows(B: int, W: int, site: int, mask: int, space: int, count: int, gran
         if checks & L.CHECK_PENDING:
             pending_access(B, site, thread, offset, address, 16, L.READ)
         if checks & L.CHECK_RACES:
-            race_read(B, site, thread, offset, 16, granule, 0)
+            race_read_any(B, site, thread, offset, 16, 0)
         copy(here, pointer, 16)
-        if checks & L.CHECK_UNINITIALIZED:
-            copy(known, load64(B + L.B_SHARED_DEFINED) + offset, 16)
+        copy(known, load64(B + L.B_SHARED_DEFINED) + offset, 16)
     count_wavefronts(B, W, site, legal, 16, 0)
     return legal

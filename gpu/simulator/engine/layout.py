@@ -121,13 +121,13 @@ C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_SITE_BYTES
 # block counts per basic block: executions by full warps; executions and lanes of other groups
 N_FULL, N_GROUPS, N_LANES, N_BYTES = 0, 8, 16, 32
 
-# races: a cell is site << SITE_SHIFT | clock << CLOCK_SHIFT | atomic | thread; 0 is "none"
-SITE_SHIFT = 32
+# races: a cell is clock << CLOCK_SHIFT | atomic | thread << THREAD_SHIFT | instruction; 0 is "none"
+CLOCK_SHIFT = 43
+ATOMIC_BIT = 1 << 42
+THREAD_SHIFT = 32
 THREAD_MASK = 1023
-ATOMIC_BIT = 1024
-CLOCK_SHIFT = 11
-CLOCK_LIMIT = 1 << 20
-ENTRY_MASK = (1 << 32) - 1
+SITE_MASK = (1 << 32) - 1
+CLOCK_LIMIT = 1 << 19
 
 # cp.async: per thread a ring of copies
 QUEUE_HEADER = 32

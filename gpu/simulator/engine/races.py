@@ -21,6 +21,9 @@ from loadsparse.gpu.simulator.engine.native import (
     push_reads_2,
     push_reads_4,
     push_reads_8,
+    recent_2,
+    recent_4,
+    recent_8,
     smax,
     store32,
     store64,
@@ -31,11 +34,11 @@ from loadsparse.gpu.simulator.engine.native import (
 from loadsparse.gpu.simulator.engine.records import report
 
 
-def unordered(B: int, entry: int, thread: int) -> int:
-    """1 if the access `entry` is not ordered before what `thread` does now; entries above FLOOR only."""
-    other = entry & L.THREAD_MASK
-    clock = entry >> L.CLOCK_SHIFT
-    if entry == 0 or other == thread:
+def unordered(B: int, cell: int, thread: int) -> int:
+    """1 if the access that a cell remembers is by another thread and not ordered before what `thread` does now."""
+    other = (cell >> L.THREAD_SHIFT) & L.THREAD_MASK
+    clock = cell >> L.CLOCK_SHIFT
+    if clock < load64(B + L.B_FLOOR) or other == thread:
         return 0
     if clock < load32(load64(B + L.B_THREAD_FLOOR) + 4 * other):
         return 0
@@ -46,69 +49,79 @@ def unordered(B: int, entry: int, thread: int) -> int:
 
 
 @inline
+def floor_of(B: int) -> int:
+    """Cells below this are ordered before everything that happens now."""
+    return load64(B + L.B_FLOOR) << L.CLOCK_SHIFT
+
+
+@inline
+def cell_of(B: int, site: int, atomic: int) -> int:
+    """An access by thread 0, now."""
+    return (load64(B + L.B_CLOCK) << L.CLOCK_SHIFT) | atomic | site
+
+
+@inline
 def suspicious(cell: int, floor: int, thread: int) -> int:
     """The cheap test that almost every access passes."""
-    return (cell & L.ENTRY_MASK) >= floor and (cell & L.THREAD_MASK) != thread
+    return cell >= floor and ((cell >> L.THREAD_SHIFT) & L.THREAD_MASK) != thread
 
 
 @inline
-def any_suspicious(cells: int, count: int, floor: int, thread: int) -> int:
-    """`suspicious` over a row of cells."""
-    if count == 8:
-        return suspicious_8(cells, floor, thread)
-    if count == 4:
-        return suspicious_4(cells, floor, thread)
-    if count == 2:
-        return suspicious_2(cells, floor, thread)
-    return suspicious(load64(cells), floor, thread)
-
-
-@inline
-def race_read(B: int, site: int, thread: int, offset: int, size: int, granule: int, atomic: int) -> int:
-    """A legal read of shared memory by one lane."""
+def race_read(B: int, floor: int, cell: int, writes: int, reads: int, older: int, thread: int, offset: int, size: int, granule: int) -> int:
+    """A legal read of shared memory by one lane; `cell` is `cell_of`, the rows are the block's."""
     count = (size + granule - 1) // granule
     first = offset // granule
-    floor = load64(B + L.B_FLOOR) << L.CLOCK_SHIFT
-    cell = (site << L.SITE_SHIFT) | (load64(B + L.B_CLOCK) << L.CLOCK_SHIFT) | thread | atomic
-    reads = load64(B + L.B_READS) + 8 * first
-    older = load64(B + L.B_OLDER_READS) + 8 * first
-    if any_suspicious(load64(B + L.B_WRITES) + 8 * first, count, floor, thread):
-        read_conflicts(B, site, thread, first, count, atomic)
+    mine = cell | (thread << L.THREAD_SHIFT)
+    w = writes + 8 * first
+    r = reads + 8 * first
+    o = older + 8 * first
     if count == 8:
-        push_reads_8(reads, older, cell, thread)
+        if suspicious_8(w, floor, thread) != 0:
+            read_conflicts(B, mine, first, count)
+        push_reads_8(r, o, mine, thread)
     elif count == 4:
-        push_reads_4(reads, older, cell, thread)
+        if suspicious_4(w, floor, thread) != 0:
+            read_conflicts(B, mine, first, count)
+        push_reads_4(r, o, mine, thread)
     elif count == 2:
-        push_reads_2(reads, older, cell, thread)
+        if suspicious_2(w, floor, thread) != 0:
+            read_conflicts(B, mine, first, count)
+        push_reads_2(r, o, mine, thread)
     else:
-        newer = load64(reads)
-        if (newer & L.THREAD_MASK) != thread or newer == 0:
-            store64(older, newer)
-        store64(reads, cell)
+        for i in range(count):
+            if suspicious(load64(w + 8 * i), floor, thread):
+                read_conflicts(B, mine, first + i, 1)
+            newer = load64(r + 8 * i)
+            if ((newer >> L.THREAD_SHIFT) & L.THREAD_MASK) != thread or newer == 0:
+                store64(o + 8 * i, newer)
+            store64(r + 8 * i, mine)
     return 0
 
 
-def conflicts(B: int, cell: int, thread: int, atomic: int) -> int:
-    """1 if the remembered access is by another thread, not ordered before, and not atomic like this one."""
-    entry = cell & L.ENTRY_MASK
-    if entry < load64(B + L.B_FLOOR) << L.CLOCK_SHIFT:
+def conflict(B: int, cell: int, mine: int) -> int:
+    """1 if two accesses conflict: unordered, and not both atomic."""
+    if cell & mine & L.ATOMIC_BIT != 0:
         return 0
-    if entry & atomic != 0:
-        return 0
-    return unordered(B, entry, thread)
+    return unordered(B, cell, (mine >> L.THREAD_SHIFT) & L.THREAD_MASK)
 
 
-def read_conflicts(B: int, site: int, thread: int, first: int, count: int, atomic: int) -> int:
-    """Reports the granules of a read whose last write conflicts."""
+def clash(B: int, cell: int, mine: int, g: int, detail: int) -> int:
+    """Reports the race of two accesses of granule `g`."""
+    thread = (mine >> L.THREAD_SHIFT) & L.THREAD_MASK
     granule = load64(B + L.B_GRANULE)
+    return report(B, L.RACE, mine & L.SITE_MASK, cell & L.SITE_MASK, thread, g * granule, granule, detail)
+
+
+def read_conflicts(B: int, mine: int, first: int, count: int) -> int:
+    """Reports the granules of a read whose last write conflicts."""
     for g in range(first, first + count):
         cell = load64(load64(B + L.B_WRITES) + 8 * g)
-        if conflicts(B, cell, thread, atomic):
-            report(B, L.RACE, site, cell >> L.SITE_SHIFT, thread, g * granule, granule, L.READ_WRITE)
+        if conflict(B, cell, mine):
+            clash(B, cell, mine, g, L.READ_WRITE)
     return 0
 
 
-def same_bytes(W: int, lane: int, other: int, mask: int, place: int, size: int, granule: int, width: int, shared: int) -> int:
+def same_bytes(B: int, W: int, lane: int, other: int, mask: int, place: int, size: int, width: int) -> int:
     """1 if `other`, an earlier lane of this very store, wrote the granule at `place`, and with equal bytes."""
     if other >= lane or (mask >> other) & 1 == 0:
         return 0
@@ -116,7 +129,8 @@ def same_bytes(W: int, lane: int, other: int, mask: int, place: int, size: int, 
     if place < start or place >= start + size:
         return 0
     first = place - (load64(W + L.W_ADDRESS + 8 * lane) & L.OFFSET_MASK)
-    for k in range(first, first + granule):
+    shared = load64(B + L.B_SHARED)
+    for k in range(first, first + load64(B + L.B_GRANULE)):
         byte = load8(W + L.W_DATA + 256 * (k // width) + lane * width + k % width)
         if byte != load8(shared + place + k - first):
             return 0
@@ -124,54 +138,56 @@ def same_bytes(W: int, lane: int, other: int, mask: int, place: int, size: int, 
 
 
 @inline
-def race_write(B: int, W: int, site: int, lane: int, mask: int, offset: int, size: int, granule: int, atomic: int, width: int) -> int:
-    """A legal write; `width` is the element width of a plain store (lanes may write equal bytes), 0 otherwise."""
+def race_write(B: int, W: int, floor: int, cell: int, writes: int, reads: int, older: int, lane: int, mask: int, offset: int, size: int, granule: int, width: int) -> int:
+    """A legal write by one lane; `width` is the element width of a plain store (equal bytes do not race), or 0."""
     thread = load64(W + L.W_INDEX) * 32 + lane
     count = (size + granule - 1) // granule
     first = offset // granule
-    floor = load64(B + L.B_FLOOR) << L.CLOCK_SHIFT
-    cell = (site << L.SITE_SHIFT) | (load64(B + L.B_CLOCK) << L.CLOCK_SHIFT) | thread | atomic
-    writes = load64(B + L.B_WRITES) + 8 * first
-    reads = load64(B + L.B_READS) + 8 * first
-    older = load64(B + L.B_OLDER_READS) + 8 * first
-    bad = any_suspicious(writes, count, floor, thread)
-    bad = bad | any_suspicious(older, count, floor, thread)
-    bad = bad | any_suspicious(reads, count, floor, thread)
-    if bad != 0:
-        write_conflicts(B, W, site, lane, mask, first, count, size, atomic, width)
+    mine = cell | (thread << L.THREAD_SHIFT)
+    w = writes + 8 * first
+    r = reads + 8 * first
+    o = older + 8 * first
     if count == 8:
-        mark_writes_8(writes, reads, older, cell)
+        if recent_8(w, r, o, floor) != 0:
+            write_conflicts(B, W, mine, lane, mask, first, count, size, width)
+        mark_writes_8(w, r, o, mine)
     elif count == 4:
-        mark_writes_4(writes, reads, older, cell)
+        if recent_4(w, r, o, floor) != 0:
+            write_conflicts(B, W, mine, lane, mask, first, count, size, width)
+        mark_writes_4(w, r, o, mine)
     elif count == 2:
-        mark_writes_2(writes, reads, older, cell)
+        if recent_2(w, r, o, floor) != 0:
+            write_conflicts(B, W, mine, lane, mask, first, count, size, width)
+        mark_writes_2(w, r, o, mine)
     else:
-        store64(writes, cell)
-        store64(reads, 0)
-        store64(older, 0)
+        for i in range(count):
+            if load64(w + 8 * i) >= floor or load64(r + 8 * i) >= floor or load64(o + 8 * i) >= floor:
+                write_conflicts(B, W, mine, lane, mask, first + i, 1, size, width)
+            store64(w + 8 * i, mine)
+            store64(r + 8 * i, 0)
+            store64(o + 8 * i, 0)
     return 0
 
 
-def write_conflicts(B: int, W: int, site: int, lane: int, mask: int, first: int, count: int, size: int, atomic: int, width: int) -> int:
+def write_conflicts(B: int, W: int, mine: int, lane: int, mask: int, first: int, count: int, size: int, width: int) -> int:
     """Reports, granule by granule, conflicts with the last write, then with the older and the newer read."""
-    thread = load64(W + L.W_INDEX) * 32 + lane
+    thread = (mine >> L.THREAD_SHIFT) & L.THREAD_MASK
     granule = load64(B + L.B_GRANULE)
     for g in range(first, first + count):
         cell = load64(load64(B + L.B_WRITES) + 8 * g)
-        if conflicts(B, cell, thread, atomic):
-            other = cell & L.THREAD_MASK
+        if conflict(B, cell, mine):
+            other = (cell >> L.THREAD_SHIFT) & L.THREAD_MASK
             twin = 0
             if width != 0 and other // 32 == thread // 32:
-                shared = load64(B + L.B_SHARED)
-                twin = same_bytes(W, lane, other % 32, mask, g * granule, size, granule, width, shared)
+                twin = same_bytes(B, W, lane, other % 32, mask, g * granule, size, width)
             if twin == 0:
-                report(B, L.RACE, site, cell >> L.SITE_SHIFT, thread, g * granule, granule, L.WRITE_WRITE)
+                clash(B, cell, mine, g, L.WRITE_WRITE)
         cell = load64(load64(B + L.B_OLDER_READS) + 8 * g)
-        if conflicts(B, cell, thread, atomic):
-            report(B, L.RACE, site, cell >> L.SITE_SHIFT, thread, g * granule, granule, L.WRITE_READ)
+        if conflict(B, cell, mine):
+            clash(B, cell, mine, g, L.WRITE_READ)
         cell = load64(load64(B + L.B_READS) + 8 * g)
-        if conflicts(B, cell, thread, atomic):
-            report(B, L.RACE, site, cell >> L.SITE_SHIFT, thread, g * granule, granule, L.WRITE_READ)
+        if conflict(B, cell, mine):
+            clash(B, cell, mine, g, L.WRITE_READ)
     return 0
 
 

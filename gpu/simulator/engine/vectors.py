@@ -9,6 +9,7 @@ ROWS = (2, 4, 8)
 
 ARITY = {
     **{f"suspicious_{n}": 3 for n in ROWS},
+    **{f"recent_{n}": 4 for n in ROWS},
     **{f"push_reads_{n}": 4 for n in ROWS},
     **{f"mark_writes_{n}": 4 for n in ROWS},
     "bank_waves": 2,
@@ -39,8 +40,18 @@ def _pointers(*names: str) -> str:
     return "\n".join(f"  %{n}.p = inttoptr i64 %{n} to ptr" for n in names)
 
 
+_WHO = """\
+  %w.s = lshr {v} %{cells}, splat (i64 {shift})
+  %who = and {v} %w.s, splat (i64 {mask})"""
+
+
+def _who(v: str, cells: str) -> str:
+    """Lines that extract the threads of cells."""
+    return _WHO.format(v=v, cells=cells, shift=layout.THREAD_SHIFT, mask=layout.THREAD_MASK)
+
+
 def _suspicious(n: int) -> str:
-    """1 if any cell has a clock at or above the floor and another thread."""
+    """1 if any cell is at or above the floor and by another thread."""
     v = f"<{n} x i64>"
     return _define(
         f"suspicious_{n}",
@@ -49,12 +60,32 @@ def _suspicious(n: int) -> str:
 {_splat(v, n, "i64", "f", "floor")}
 {_splat(v, n, "i64", "t", "thread")}
   %c = load {v}, ptr %cells.p, align 8
-  %e = and {v} %c, splat (i64 4294967295)
-  %late = icmp uge {v} %e, %f
-  %who = and {v} %c, splat (i64 {layout.THREAD_MASK})
+  %late = icmp sge {v} %c, %f
+{_who(v, "c")}
   %other = icmp ne {v} %who, %t
   %bad = and <{n} x i1> %late, %other
   %bits = bitcast <{n} x i1> %bad to i{n}
+  %any = icmp ne i{n} %bits, 0
+  %r = zext i1 %any to i64
+  ret i64 %r""",
+    )
+
+
+def _recent(n: int) -> str:
+    """1 if any cell of three rows is at or above the floor."""
+    v = f"<{n} x i64>"
+    return f"declare {v} @llvm.smax.v{n}i64({v}, {v})\n" + _define(
+        f"recent_{n}",
+        "writes reads older floor",
+        f"""{_pointers("writes", "reads", "older")}
+{_splat(v, n, "i64", "f", "floor")}
+  %a = load {v}, ptr %writes.p, align 8
+  %b = load {v}, ptr %reads.p, align 8
+  %c = load {v}, ptr %older.p, align 8
+  %d = call {v} @llvm.smax.v{n}i64({v} %a, {v} %b)
+  %e = call {v} @llvm.smax.v{n}i64({v} %d, {v} %c)
+  %late = icmp sge {v} %e, %f
+  %bits = bitcast <{n} x i1> %late to i{n}
   %any = icmp ne i{n} %bits, 0
   %r = zext i1 %any to i64
   ret i64 %r""",
@@ -71,7 +102,7 @@ def _push_reads(n: int) -> str:
 {_splat(v, n, "i64", "x", "cell")}
 {_splat(v, n, "i64", "t", "thread")}
   %last = load {v}, ptr %reads.p, align 8
-  %who = and {v} %last, splat (i64 {layout.THREAD_MASK})
+{_who(v, "last")}
   %same = icmp eq {v} %who, %t
   %some = icmp ne {v} %last, zeroinitializer
   %own = and <{n} x i1> %same, %some
@@ -233,5 +264,5 @@ def _outside_of() -> str:
 
 def text() -> str:
     """All primitives."""
-    parts = [f(n) for n in ROWS for f in (_suspicious, _push_reads, _mark_writes)]
+    parts = [f(n) for n in ROWS for f in (_suspicious, _recent, _push_reads, _mark_writes)]
     return "\n".join([*parts, _bank_waves(), _row_banks(), _stride_of(), _outside_of()])
