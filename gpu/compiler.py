@@ -58,13 +58,19 @@ def device_functions_for(cc: tuple[int, int]) -> Iterator[None]:
 
 
 def numba(
-    f: Callable[..., Any], signature: Any, arch: str = "sm_80", *, name: str | None = None, launch_bounds: Any = None
+    f: Callable[..., Any],
+    signature: Any,
+    arch: str = "sm_80",
+    *,
+    name: str | None = None,
+    launch_bounds: Any = None,
+    registers: int | None = None,
 ) -> str:
     """PTX of a Numba-CUDA kernel, with source lines.
 
     `signature` is a Numba signature or its text ("void(uint64, uint32)"); the entry is called `name`, by default the
     function's own.  `f` may be a plain function or one decorated with cuda.jit.  `launch_bounds`: threads per block, or
-    (threads, blocks per SM).  Raises CompileError with the compiler's reason.
+    (threads, blocks per SM); `registers`: most registers per thread (.maxnreg).  Raises CompileError with the compiler's reason.
     """
     from numba import cuda
     from numba.core.errors import NumbaError as CoreError
@@ -80,7 +86,10 @@ def numba(
     except (NumbaError, CoreError) as error:
         reason = " ".join(str(error).split())
         raise CompileError(f"{function.__name__}: Numba cannot compile it: {reason[:400]}") from error
-    return str(ptx).replace(entries(ptx)[0], name or function.__name__)
+    text = str(ptx).replace(entries(ptx)[0], name or function.__name__)
+    if registers is not None:
+        text = re.sub(r"^(?=\{)", f".maxnreg {registers}\n", text, count=1, flags=re.MULTILINE)
+    return text
 
 
 def cuda(source: str, arch: str = "sm_80", *options: str) -> str:

@@ -100,6 +100,12 @@ def load_shared(typing_context, address, offset):
 
 
 @intrinsic
+def load_shared_half(typing_context, address, offset):
+    """One 16-bit element from shared memory, zero-extended."""
+    return fixed(WORD, (WORD, types.int32), "ld.shared.u16 $0, [$1+$2];", "=r,r,n")
+
+
+@intrinsic
 def load_shared_x2(typing_context, address, offset):
     """Two words from an 8-byte aligned shared address, as a tuple."""
     return fixed(PAIR, (WORD, types.int32), "ld.shared.v2.u32 {$0, $1}, [$2+$3];", "=r,=r,r,n")
@@ -267,6 +273,17 @@ def ldmatrix_x4_trans(typing_context, address, offset):
     return fixed(QUAD, (WORD, types.int32), text, "=r,=r,=r,=r,r,n", convergent=True)
 
 
+def product(builder: Any, in_format: str, shape: str, a: list[Any], b: list[Any], c: list[Any]) -> list[Any]:
+    """One mma.sync: the four float32 results of a x b + c."""
+    operands, at, groups = [*a, *b, *c], 4, ["$0, $1, $2, $3"]
+    for part in (a, b, c):
+        groups.append(", ".join(f"${at + i}" for i in range(len(part))))
+        at += len(part)
+    text = f"mma.sync.aligned.{shape}.row.col.f32.{in_format}.{in_format}.f32 " + ", ".join(f"{{{g}}}" for g in groups)
+    constraints = ",".join(["=f"] * 4 + ["r"] * (len(a) + len(b)) + ["f"] * 4)
+    return emit(builder, [F32] * 4, text + ";", constraints, operands, pure=True, convergent=True)
+
+
 def mma(in_format: str, shape: str, a_registers: int, b_registers: int) -> Any:
     """An intrinsic that multiplies every A fragment with every B fragment.
 
@@ -278,26 +295,15 @@ def mma(in_format: str, shape: str, a_registers: int, b_registers: int) -> Any:
         rows, columns = a.count // a_registers, b.count // b_registers
         if (4 * rows * columns, a_registers * rows, b_registers * columns) != (acc.count, a.count, b.count):
             return None
-        text = f"mma.sync.aligned.{shape}.row.col.f32.{in_format}.{in_format}.f32 " + ", ".join(
-            "{" + ", ".join(f"${i}" for i in registers) + "}"
-            for registers in (
-                range(4),
-                range(4, 4 + a_registers),
-                range(4 + a_registers, 4 + a_registers + b_registers),
-                range(4 + a_registers + b_registers, 8 + a_registers + b_registers),
-            )
-        )
-        constraints = ",".join(["=f"] * 4 + ["r"] * (a_registers + b_registers) + ["f"] * 4)
-
         def generate(context, builder, signature, args):
             sums, left = unpack(builder, args[0], acc.count), unpack(builder, args[1], a.count)
             right, out = unpack(builder, args[2], b.count), []
             for i in range(rows):
                 for j in range(columns):
                     at = 4 * (i * columns + j)
-                    operands = left[a_registers * i : a_registers * (i + 1)]
-                    operands = operands + right[b_registers * j : b_registers * (j + 1)] + sums[at : at + 4]
-                    out += emit(builder, [F32] * 4, text + ";", constraints, operands, pure=True, convergent=True)
+                    a_part = left[a_registers * i : a_registers * (i + 1)]
+                    b_part = right[b_registers * j : b_registers * (j + 1)]
+                    out += product(builder, in_format, shape, a_part, b_part, sums[at : at + 4])
             return context.make_tuple(builder, signature.return_type, out)
 
         return acc(acc, a, b), generate

@@ -33,14 +33,15 @@ class Kernel(Protocol):
 
 def names() -> tuple[str, ...]:
     """Names that `get` knows, best first."""
-    return ("lscd",)
+    return ("bitmap", "lscd")
 
 
 def get(name: str) -> Kernel:
     """The kernel of that name.  Raises ValueError that lists the known names."""
+    from loadsparse.gpu.kernels.bitmap import BitmapKernel
     from loadsparse.gpu.kernels.lscd import Lscd
 
-    known: dict[str, Kernel] = {"lscd": Lscd()}
+    known: dict[str, Kernel] = {"bitmap": BitmapKernel(), "lscd": Lscd()}
     if name not in known:
         raise ValueError(f"unknown kernel {name!r}: known are {', '.join(names())}")
     return known[name]

@@ -38,6 +38,23 @@ def load_while(typing_context, address, count, stride, remaining):
 
 
 @intrinsic
+def copy_while(typing_context, shared, address, count, stride, remaining):
+    """`count` asynchronous 16-byte copies at shared and address + i*stride, the i-th only if remaining > i*stride/16 (signed)."""
+    times, step = constant("count", count), constant("stride", stride)
+
+    def generate(context, builder, signature, args):
+        for i in range(times):
+            text = (
+                f"{{ .reg .pred %more; setp.gt.s32 %more, $2, {i * step // 16}; "
+                f"@%more cp.async.cg.shared.global [$0+{i * step}], [$1+{i * step}], 16; }}"
+            )
+            emit(builder, [], text, "r,l,r", [args[0], args[1], args[4]])
+        return context.get_dummy_value()
+
+    return types.void(WORD, WIDE, count, stride, WORD), generate
+
+
+@intrinsic
 def scatter_items(typing_context, tile, items, threads, remaining):
     """Store tiled-CSL items into the shared tile: the i-th four of them only if remaining > i*threads (signed).
 
@@ -95,21 +112,21 @@ def load_rows(typing_context, address, offset, count, stride):
 
 @intrinsic
 def load_panels(typing_context, address, offset, count, stride):
-    """`count` ldmatrix.x4.trans at address + offset + j*stride, all constants, each over 32 rows of an 8-column panel.
+    """B fragments of one k16 step of `count` panels of 8 columns, `stride` bytes apart: two words per panel.
 
-    Returns (fragments of the first k16 step, of the second), two words per panel each, ready for mma.
+    `address` is the lane's: row lane % 16 of panel lane / 16.  Two panels at a time by ldmatrix.x4.trans.
     """
     times, step = constant("count", count), constant("stride", stride)
-    kind = types.UniTuple(types.UniTuple(WORD, 2 * times), 2)
+    kind = types.UniTuple(WORD, 2 * times)
 
     def generate(context, builder, signature, args):
-        first, second = [], []
-        for j in range(times):
-            text = f"ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {{$0, $1, $2, $3}}, [$4+$5+{j * step}];"
-            words = emit(builder, [U32] * 4, text, "=r,=r,=r,=r,r,n", args[:2], convergent=True)
-            first, second = first + words[:2], second + words[2:]
-        halves = [context.make_tuple(builder, kind.dtype, words) for words in (first, second)]
-        return context.make_tuple(builder, kind, halves)
+        out = []
+        for j in range(0, times, 2):
+            many = 4 if j + 1 < times else 2
+            names = ", ".join(f"${i}" for i in range(many))
+            text = f"ldmatrix.sync.aligned.m8n8.x{many}.trans.shared.b16 {{{names}}}, [${many}+${many + 1}+{j * step}];"
+            out += emit(builder, [U32] * many, text, ",".join(["=r"] * many + ["r", "n"]), args[:2], convergent=True)
+        return context.make_tuple(builder, kind, out)
 
     return kind(WORD, types.int32, count, stride), generate
 

@@ -77,6 +77,7 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
         # ldmatrix address of this lane: row lane%16 of the warp's first row tile, 16-byte chunk lane/16, swizzled
         row_at = uint32(warp * uint32(4096) + uint32(lane & uint32(15)) * uint32(128))
         row_at = uint32(row_at + uint32(uint32(uint32(lane >> uint32(4)) ^ uint32(lane & uint32(7))) << uint32(4)))
+        b_row = uint32(uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10)))
         offsets = tile_offsets + (uint64(strip) * uint64(tiles) + uint64(first)) * uint64(4)
         start = load_global(offsets, 0)
         staged = zero_words(staged_words)
@@ -97,12 +98,11 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
                 cp_async_commit()
                 clear_shared(uint32(a_next + thread * uint32(16)), clears, vector_pitch)
             if step > first:
-                b_now = uint32(b_base + uint32(uint32(other ^ uint32(1)) * uint32(b_bytes)) + uint32(lane * uint32(16)))
+                b_now = uint32(b_base + uint32(uint32(other ^ uint32(1)) * uint32(b_bytes)) + b_row)
                 a_row = uint32(a_now + row_at)
-                for half in range(2):
-                    b_first, b_second = load_panels(b_now, half * 512, panels, 1024)
-                    acc = mma(acc, load_rows(uint32(a_row ^ uint32(half * 64)), 0, 2, 2048), b_first)
-                    acc = mma(acc, load_rows(uint32(a_row ^ uint32(half * 64 + 32)), 0, 2, 2048), b_second)
+                for kk in range(4):
+                    left = load_rows(uint32(a_row ^ uint32(kk * 32)), 0, 2, 2048)
+                    acc = mma(acc, left, load_panels(b_now, kk * 256, panels, 1024))
             if step == last:
                 break
             barrier()  # zeros are in place
@@ -150,6 +150,6 @@ class Lscd:
         """
         return parts.plan_tiles(
             self.name, encoded, b, arch, split_k, compiled=compiled, weights=("tile_offsets", "items"),
-            tile_m=TILE_M, tile_k=TILE_K, threads=THREADS, resident=3,
+            tile_m=lambda panels: TILE_M, tile_k=TILE_K, threads=THREADS, resident=3,
             shared_bytes=lambda panels: 2 * (A_BYTES + TILE_K * panels * 16),
         )

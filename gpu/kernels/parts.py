@@ -188,34 +188,36 @@ def plan_tiles(
     *,
     compiled: Callable[..., str],
     weights: tuple[str, ...],
-    tile_m: int,
+    tile_m: Callable[[int], int],
     tile_k: int,
     threads: int,
     resident: int,
     shared_bytes: Callable[[int], int],
+    extra: tuple[np.generic, ...] = (),
 ) -> Launch:
-    """The launch of a kernel whose grid is (strips of tile_m rows, blocks of 8*panels columns, splits of K).
+    """The launch of a kernel whose grid is (strips of tile_m(panels) rows, blocks of 8*panels columns, splits of K).
 
     compiled(dtype, panels, copy width, direct, paired, arch) gives its PTX with the entry `name` and the parameters
-    (*weights, b, c, m, n, k); `weights` are array fields of `encoded`.
+    (*weights, b, c, m, n, k, *extra); `weights` are array fields of `encoded`.
     """
     check_arch(arch)
     check_operand(encoded.shape, encoded.dtype, b)
     (m, k), n = encoded.shape, b.shape[1]
     panels = min(-(-n // 8), 8)
-    strips, blocks, tiles = -(-m // tile_m), -(-n // (8 * panels)), -(-k // tile_k)
+    height = tile_m(panels)
+    strips, blocks, tiles = -(-m // height), -(-n // (8 * panels)), -(-k // tile_k)
     splits = check_split(split_k, tiles) or choose_split(strips * blocks, tiles, arch, resident)
     direct = splits == 1
     ptx = compiled(encoded.dtype, panels, copy_width(n), direct, n % 2 == 0, arch)
-    sizes = (np.uint32(m), np.uint32(n), np.uint32(k))
+    sizes = (np.uint32(m), np.uint32(n), np.uint32(k), *extra)
     buffers = {field: getattr(encoded, field) for field in weights}
     buffers |= {"b": np.ascontiguousarray(b), "c": np.zeros((m, n), b.dtype)}
     target = "c" if direct else "partials"
     grid = (strips, blocks, splits)
     steps = [Step(ptx, name, grid, (threads, 1, 1), shared_bytes(panels), (*weights, "b", target, *sizes))]
     if not direct:
-        buffers["partials"] = np.zeros((splits, blocks, strips * tile_m, 8 * panels), np.float32)
-        args = ("partials", "c", np.uint32(m), np.uint32(n), np.uint32(strips * tile_m))
+        buffers["partials"] = np.zeros((splits, blocks, strips * height, 8 * panels), np.float32)
+        args = ("partials", "c", np.uint32(m), np.uint32(n), np.uint32(strips * height))
         grid = (-(-m * 2 * panels // 128), blocks, 1)
         steps.append(Step(reduction(encoded.dtype, panels, splits, arch), "reduce_splits", grid, (128, 1, 1), 0, args))
     return Launch(

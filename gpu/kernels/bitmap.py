@@ -1,0 +1,178 @@
+"""Bitmap weights decoded from shared memory straight into mma fragments: no dense tile, no scatter, no zero-fill.
+
+A warp owns 4 strips of 16 rows x 64 columns (2 beyond 32 columns of B) and decodes them as `decode.py` says.  Tiles travel
+through up to four shared-memory stages by cp.async, with one barrier a step.  K is split over blocks; float32 partials are
+added by a second kernel in ascending order.
+
+Bank conflicts: the halfwords that a warp reads in one instruction lie among the values of one group of elements (see
+`LaneBitmap.bits`).  While those fill at most 31 words, no two of them share a bank; denser groups conflict.
+
+Source: the format and the idea of decoding into registers: SpInfer (EuroSys 2025); this decode is ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import cuda, uint32, uint64
+from numpy.typing import NDArray
+
+from loadsparse.gpu import compiler
+from loadsparse.gpu.intrinsics import (
+    barrier,
+    cp_async_commit,
+    cp_async_wait,
+    load_global,
+    shared_base,
+    zeros,
+)
+from loadsparse.gpu.kernels import parts
+from loadsparse.gpu.kernels.blocks import copy_while, load_panels, store_partials, store_rounded
+from loadsparse.gpu.kernels.decode import decode_and_multiply, locate
+from loadsparse.gpu.launch import Launch
+from loadsparse.reference.formats.lane_bitmap import LaneBitmap
+
+TILE_K, THREADS = 64, 128
+
+
+@cache
+def compiled(
+    dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str, *, bits: int, stages: int
+) -> str:
+    """PTX for 8*panels columns per block; see lscd.compiled.  The last parameter of the kernel is the bytes of a tile slot."""
+    step_by, store = decode_and_multiply[dtype], store_rounded[dtype]
+    copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS)
+    strips = strips_per_warp(panels)
+    sharers = 4 // strips  # warps that work on one format tile
+    loaders, slots, ahead = 32 * sharers, 4 // sharers, stages - 1
+    at_once, stride = 8 // sharers, 512 * sharers
+    acc_count, even, b_bytes = strips * 4 * panels, int(paired), TILE_K * panels * 16
+    lane_shift, lane_bits, oldest = bits.bit_length() - 1, bits // 4, stages - 2
+
+    def bitmap(offsets, data, b, c, m, n, k, slot):
+        thread = uint32(cuda.threadIdx.x)
+        lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
+        mine, sub = uint32(warp // uint32(sharers)), uint32(uint32(warp % uint32(sharers)) * uint32(strips))
+        loader = uint32(thread % uint32(loaders))
+        column = uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
+        part, parts_ = uint32(cuda.blockIdx.z), uint32(cuda.gridDim.z)
+        tiles = uint32(uint32(k + uint32(63)) >> uint32(6))
+        first = uint32(uint32(part * tiles) // parts_)
+        last = uint32(uint32(uint32(part + uint32(1)) * tiles) // parts_)
+        row = uint32(uint32(uint32(cuda.blockIdx.x) * uint32(slots) + mine) * uint32(64))
+        # a warp beyond the last row repeats the last tile and stores nothing: control flow stays uniform
+        tile_row = min(uint32(row >> uint32(6)), uint32(uint32(m - uint32(1)) >> uint32(6)))
+        shift = uint32(uint32(lane >> uint32(lane_shift)) * uint32(lane_bits))
+        before = uint32(uint32(uint32(uint32(1) << shift) - uint32(1)) * uint32(0x01010101))
+
+        stage_bytes = uint32(slot * uint32(slots) + uint32(b_bytes))
+        base = shared_base()
+        end = uint32(base + stage_bytes * uint32(stages))
+        write, read = base, base
+        a_at = uint32(mine * slot)
+        word_at = uint32(uint32(lane << uint32(2)) + uint32(sub << uint32(7)))
+        header_at = uint32(sub << uint32(1))
+        b_at = uint32(slot * uint32(slots))
+        b_row = uint32(b_at + uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10)))
+        at = offsets + (uint64(tile_row) * uint64(tiles) + uint64(first)) * uint64(4)
+        start, stop = load_global(at, 0), load_global(at, 4)
+        acc = zeros(acc_count)
+        step = first
+        while step < uint32(last + uint32(ahead)):
+            ready = step >= uint32(first + uint32(ahead))
+            if ready:
+                cp_async_wait(oldest)
+                barrier()
+            if step < last:
+                remaining = uint32(stop - start - loader)
+                to, source = uint32(write + a_at + loader * uint32(16)), data + uint64(uint32(start + loader)) * uint64(16)
+                copy_while(to, source, at_once, stride, remaining)
+                while remaining > uint32(at_once * loaders) and remaining < uint32(0x80000000):
+                    remaining = uint32(remaining - uint32(at_once * loaders))
+                    to, source = uint32(to + uint32(at_once * stride)), source + uint64(at_once * stride)
+                    copy_while(to, source, at_once, stride, remaining)
+                copy_b(uint32(write + b_at), b, thread, uint32(step * uint32(64)), column, n, k)
+                start = stop
+                if uint32(step + uint32(1)) < last:
+                    at += uint64(4)
+                    stop = load_global(at, 4)
+                write = uint32(write + stage_bytes)
+                if write == end:
+                    write = base
+            cp_async_commit()
+            if ready:
+                tile = uint32(read + a_at)
+                b_tile = uint32(read + b_row)
+                words, starts = locate(tile, uint32(tile + word_at), uint32(tile + header_at), strips)
+                acc = step_by(acc, words, starts, 0, bits, before, shift, load_panels(b_tile, 0, panels, 1024))
+                acc = step_by(acc, words, starts, 1, bits, before, shift, load_panels(b_tile, 256, panels, 1024))
+                acc = step_by(acc, words, starts, 2, bits, before, shift, load_panels(b_tile, 512, panels, 1024))
+                acc = step_by(acc, words, starts, 3, bits, before, shift, load_panels(b_tile, 768, panels, 1024))
+                read = uint32(read + stage_bytes)
+                if read == end:
+                    read = base
+            step = uint32(step + uint32(1))
+
+        if row < m:
+            row = uint32(row + uint32(sub << uint32(4)) + uint32(lane >> uint32(2)))
+            col = uint32(uint32(lane & uint32(3)) * uint32(2))
+            if direct:
+                across = uint32(column + col)
+                to = c + (uint64(row) * uint64(n) + uint64(across)) * uint64(2)
+                rows_left = uint32(m - row) if row < m else uint32(0)
+                columns_left = uint32(n - across) if across < n else uint32(0)
+                store(to, acc, panels, even, rows_left, columns_left, uint32(n * uint32(2)))
+            else:
+                block = uint64(part * uint32(cuda.gridDim.y) + uint32(cuda.blockIdx.y))
+                down = block * uint64(uint32(cuda.gridDim.x) * uint32(64 * slots)) + uint64(row)
+                store_partials(c + (down * uint64(8 * panels) + uint64(col)) * uint64(4), acc, panels)
+
+    signature = "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32)"
+    return compiler.numba(bitmap, signature, arch, launch_bounds=THREADS, registers=registers(panels))
+
+
+def registers(panels: int) -> int:
+    """Registers that a thread may use: what its accumulators and fragments need, and no more, so that blocks fit."""
+    return 80 if panels <= 2 else 112 if panels <= 4 else 128
+
+
+def strips_per_warp(panels: int) -> int:
+    """Strips of 16 rows that a warp keeps accumulators for."""
+    return 4 if panels <= 4 else 2
+
+
+@dataclass(frozen=True)
+class BitmapKernel:
+    """The bitmap kernel: any M, N, K >= 1, any density of any tile, float16 and bfloat16, sm_80 and newer."""
+
+    name: str = "bitmap"
+
+    def encode(self, a: NDArray[Any], dtype: str = "f16") -> LaneBitmap:
+        """Lane-ordered bitmap form of dense weights [M, K] (float16, or uint16 bit patterns with dtype="bf16")."""
+        return LaneBitmap.encode(a, dtype)
+
+    def plan(self, encoded: LaneBitmap, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
+        """The launch that computes C = A x B for B[K, N] of the weights' dtype.
+
+        `split_k` divides K over that many blocks (None: chosen from the multiprocessors of `arch`).  Raises ValueError.
+        """
+        slot = 16 * int(np.diff(encoded.offsets).max())
+        bits = int(encoded.bits[0])
+
+        def stage_bytes(panels: int) -> int:
+            return strips_per_warp(panels) * slot + TILE_K * panels * 16
+
+        def stages(panels: int) -> int:
+            return next((s for s in (4, 3) if s * stage_bytes(panels) <= 48 * 1024), 2)
+
+        def build(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str) -> str:
+            return compiled(dtype, panels, n_width, direct, paired, arch, bits=bits, stages=stages(panels))
+
+        return parts.plan_tiles(
+            self.name, encoded, b, arch, split_k, compiled=build, weights=("offsets", "data"),
+            tile_m=lambda panels: 64 * strips_per_warp(panels), tile_k=TILE_K, threads=THREADS, resident=3,
+            shared_bytes=lambda panels: stages(panels) * stage_bytes(panels), extra=(np.uint32(slot),),
+        )
