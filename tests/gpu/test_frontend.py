@@ -164,6 +164,50 @@ def test_the_device_library_parses_and_is_added_where_it_is_missing() -> None:
     assert {"malloc", "free", "k"} <= set(parse(link([caller])).kernels)
 
 
+INDIRECT = HEAD + """
+.global .u64 table[2] = {twice, thrice};
+.func (.param .b32 r) twice (.param .b32 x)
+{ .reg .b32 %r<3>; ld.param.u32 %r1, [x]; add.u32 %r1, %r1, %r1; st.param.b32 [r], %r1; ret; }
+.func (.param .b32 r) thrice (.param .b32 x)
+{ .reg .b32 %r<3>; ld.param.u32 %r1, [x]; mul.lo.u32 %r1, %r1, 3; st.param.b32 [r], %r1; ret; }
+.func wrong (.param .b64 x) { ret; }
+.visible .entry k (.param .u64 out, .param .u32 which)
+{
+    .reg .b32 %r<4>; .reg .b64 %d<6>; .reg .pred %p<2>;
+    ld.param.u64 %d1, [out];
+    ld.param.u32 %r1, [which];
+    mul.wide.u32 %d2, %r1, 8;
+    mov.u64 %d3, table;
+    add.u64 %d3, %d3, %d2;
+    ld.global.u64 %d4, [%d3];
+    setp.gt.u32 %p1, %r1, 1;
+    @%p1 mov.u64 %d4, wrong;
+    { .param .b32 a; .param .b32 b;
+      st.param.b32 [a], 7;
+      proto: .callprototype (.param .b32 _) _ (.param .b32 _);
+      call (b), %d4, (a), proto;
+      ld.param.b32 %r2, [b]; }
+    st.global.u32 [%d1], %r2;
+    ret;
+}
+"""
+
+
+@pytest.mark.parametrize(("which", "expected"), [(0, 14), (1, 21)])
+def test_indirect_calls_choose_among_functions(which: int, expected: int) -> None:
+    out = np.zeros(1, np.uint32)
+    report = simulator.load(link([INDIRECT]))["k"].launch(1, 1, out, np.uint32(which))
+    assert report.ok, report.hazards
+    assert out[0] == expected
+
+
+def test_an_indirect_call_of_another_shape_is_a_trap() -> None:
+    report = simulator.load(link([INDIRECT.replace("setp.gt.u32 %p1, %r1, 1", "setp.eq.u32 %p1, %r1, 1")]))["k"].launch(
+        1, 1, np.zeros(1, np.uint32), np.uint32(1)
+    )
+    assert [hazard.kind for hazard in report.hazards] == ["trap"]
+
+
 def test_statements_keep_initialisers_and_drop_nothing() -> None:
     text = HEAD + '.global .align 4 .b8 x[3] = {1, 2, 3};\n.visible .func f () { { ret; } }\n.file 1 "a;{b}.py"\n'
     found = [(s.name, s.linkage) for s in statements(text)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from loadsparse.gpu.simulator.frontend.memory import DeviceMemory
 from loadsparse.gpu.simulator.module import Engine, _run, load
 from loadsparse.gpu.simulator.program import Kernel, Variable
 from loadsparse.gpu.simulator.report import Report, build
-from loadsparse.gpu.simulator.request import CONSTANT
+from loadsparse.gpu.simulator.request import CONSTANT, Outcome, Request
 
 
 class LoadedModule:
@@ -25,6 +27,7 @@ class LoadedModule:
     def __init__(self, ptx: str, memory: DeviceMemory, arch: str) -> None:
         self.memory = memory
         self.module = load(ptx, arch=arch)
+        self._translated: set[str] = set()
         self._window = memory.adopt(self.module.variables.data, self.module.variables.defined, "module variables")
 
     @property
@@ -61,9 +64,39 @@ class LoadedModule:
         entry = self.module[name]
         request = entry.request(grid, block, shared_bytes, **options)
         request.parameters = parameters
-        request.allocations = {CONSTANT: self.module.variables, **self.memory.allocations}
-        outcome, used = _run(request, engine, None)
+        with self.memory.launching:
+            request.allocations = {CONSTANT: self.module.variables, **self.memory.allocations}
+            if engine == "auto" and name not in self._translated and request.schedule == "default":
+                if (outcome := _quick(request)) is not None:
+                    return build(request, entry.layout, outcome, "interpreter")
+                self._translated.add(name)
+            outcome, used = _run(request, engine, None)
         return build(request, entry.layout, outcome, used)
+
+
+QUICK_STEPS = 3000
+"""Warp instructions up to which the interpreter is done before the engine has translated a kernel."""
+QUICK_BYTES = 1 << 22
+"""Memory up to which a launch is tried that may have to be taken back."""
+
+
+def _quick(request: Request) -> Outcome | None:
+    """A small launch by the interpreter; None, and memory as before, if it turns out to be a long one."""
+    threads = math.prod(request.block)
+    steps = math.prod(request.grid) * -(-threads // 32) * len(request.kernel.instructions)
+    memory = list(request.allocations.values())
+    budget = QUICK_STEPS * min(threads, 32)
+    if steps > QUICK_STEPS or sum(a.data.size for a in memory) > QUICK_BYTES or request.budget <= budget:
+        return None
+    before = [(a.data.copy(), None if a.defined is None else a.defined.copy()) for a in memory]
+    outcome, _ = _run(replace(request, budget=budget), "interpreter", None)
+    if outcome.stopped != "budget":
+        return outcome
+    for allocation, (data, defined) in zip(memory, before, strict=True):
+        allocation.data[:] = data
+        if allocation.defined is not None and defined is not None:
+            allocation.defined[:] = defined
+    return None
 
 
 def pack(parameters: Sequence[Variable], values: Sequence[Any]) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from loadsparse.gpu.simulator.frontend.device_library import LIBRARY
+from loadsparse.gpu.simulator.frontend.indirect import resolve_indirect_calls
 
 NAME = r"[A-Za-z_$%.][\w$]*"
 _HEADER = re.compile(r"\.(version|target|address_size)\b[^\n]*")
@@ -88,7 +89,7 @@ def link(modules: list[str]) -> str:
     missing = _undefined(parsed)
     added = [library for library in LIBRARY if missing & {s.name for s in statements(library)}]
     if not added and len(modules) == 1:
-        return modules[0]
+        return resolve_indirect_calls(modules[0])
     texts = [*modules, *added]
     parsed += [list(statements(library)) for library in added]
     defined = {s.name: s.linkage for module in parsed for s in module if s.linkage in ("visible", "weak", "common")}
@@ -120,7 +121,7 @@ def link(modules: list[str]) -> str:
     version = max(re.findall(r"\.version\s+(\d+\.\d+)", "\n".join(texts)), key=_version_key)
     target = re.search(r"\.target\s+[^\n]*", modules[0])
     head = f".version {version}\n{target.group() if target else '.target sm_80'}\n.address_size 64\n"
-    return "\n".join([head, *out, *files, ""])
+    return resolve_indirect_calls("\n".join([head, *out, *files, ""]))
 
 
 def _undefined(parsed: list[list[Statement]]) -> set[str]:

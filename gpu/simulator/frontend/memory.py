@@ -44,6 +44,8 @@ class DeviceMemory:
         self._next = FIRST_ARRAY
         self._retired: deque[int] = deque()
         self._lock = threading.Lock()
+        self.launching = threading.Lock()
+        """Held by the launch that works on this memory."""
 
     def allocate(self, size: int, name: str = "") -> int:
         """The address of `size` fresh bytes.  Raises OutOfMemory."""
