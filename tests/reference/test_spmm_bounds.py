@@ -108,6 +108,38 @@ def test_the_bound_covers_the_true_sum(algorithm: str, kind: str) -> None:
             assert abs(Fraction(float(c[m, n])) - exact) <= Fraction(bound[m, n])
 
 
+@pytest.mark.parametrize(
+    ("arch", "algorithm", "size"),
+    [("sm_80", "lscd", 0.9), ("sm_90", "lscd", 0.45), ("sm_80", "sparta", 0.9), ("sm_80", "sputnik", 0.9)],
+)
+def test_the_bound_covers_the_worst_case(arch: str, algorithm: str, size: float) -> None:
+    """2^20, then terms of `size` x 2^-4, each of which is lost: the error grows as fast as it can."""
+    depth = 640
+    a, b = np.full((1, depth), size * 2.0**-4, np.float16), np.ones((depth, 1), np.float16)
+    a[0, 0] = b[0] = 2.0**10
+    if algorithm == "sparta":  # all in the 2:4 part
+        a[0, 2::4] = a[0, 3::4] = 0
+    for splits in (((0, depth),), ((0, 4), (4, 8), (8, depth))):
+        c = compute(algorithm, a, b, arch, splits=splits, out_format="f32")
+        error = np.abs(c - spmm.dense64(a, b))
+        assert error <= spmm.error_bound(a, b, arch=arch, algorithm=algorithm, splits=splits, out_format="f32")
+    oracle = "sputnik" if algorithm == "sputnik" else "lscd"
+    assert compute(oracle, a, b, arch, out_format="f32")[0, 0] == 2.0**20  # lost indeed
+
+
+@pytest.mark.parametrize("algorithm", ["lscd", "sputnik", "sparta"])
+def test_the_bound_covers_the_worst_splits(algorithm: str) -> None:
+    """Every later split's sum is just under half a unit of 2^20 and lost in the float32 addition."""
+    a, b = np.zeros((1, 160), np.float16), np.ones((160, 1), np.float16)
+    a[0, ::4] = 0.9 * 2.0**-4
+    a[0, 0] = b[0] = 2.0**10
+    options: dict[str, Any] = {"splits": tuple((k, k + 4) for k in range(0, 160, 4)), "out_format": "f32"}
+    c = compute(algorithm, a, b, "sm_80", **options)
+    assert c[0, 0] == 2.0**20
+    bound = spmm.error_bound(a, b, arch="sm_80", algorithm=algorithm, **options)
+    assert 2.1 < np.abs(c - spmm.dense64(a, b)) <= bound < 6
+
+
 @pytest.mark.parametrize("out", ["f32", "f16"])
 @pytest.mark.parametrize(
     ("arch", "algorithm"), [("sm_80", "lscd"), ("sm_90", "lscd"), ("sm_80", "sparta"), ("sm_80", "sputnik")]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from loadsparse.reference import tensorcore
 from loadsparse.reference.tensorcore import arithmetic
 
@@ -310,6 +311,45 @@ def test_floor_of_the_exponent() -> None:
     # with exponent -156 one unit of each survives: -8 x 2^-156, truncated to a negative zero
     b = [(127 - 30) << 7 | 0x8000] * 8
     assert ours([a], [b], [0], ("sm_80", "bf16", "f32")) == [0x80000000]
+
+
+@pytest.mark.parametrize(
+    ("key", "unit"),
+    [
+        (("sm_70", "f16", "f16"), -19 - 23),
+        (("sm_80", "f16", "f16"), -20 - 24),
+        (("sm_89", "f16", "f16"), -20 - 24),
+        (("sm_90", "f16", "f16"), -21 - 25),
+        (("sm_100", "f16", "f16"), -21 - 25),
+        (("sm_80", "bf16", "f32"), -132 - 24),
+        (("sm_89", "bf16", "f32"), -132 - 24),
+        (("sm_80", "tf32", "f32"), -132 - 24),
+        (("sm_90", "bf16", "f32"), -133 - 25),
+        (("sm_100", "bf16", "f32"), -133 - 25),
+    ],
+)
+def test_last_unit_under_the_floor(key: tuple[str, str, str], unit: int) -> None:
+    """Below the floor the last unit is 2^(floor - F): a term of one unit decides the result, half of one is cut."""
+
+    def power(e: int) -> int:
+        word = np.array([2.0**e], np.float16 if key[1] == "f16" else np.float32)
+        bits = int(word.view(f"u{word.itemsize}")[0])
+        return bits >> 16 if key[1] == "bf16" else bits
+
+    def product(e: int) -> tuple[int, int]:
+        return power(e // 2), power(e - e // 2)
+
+    to_half = key[2] == "f16"  # 2^-25 is a tie of f16, which a unit breaks; 2^-149 less a unit truncates to 0
+    a, b = product(-25 if to_half else -149)
+    for exponent, cut in ((unit, False), (unit - 1, True)):
+        x, y = product(exponent)
+        sign = 0 if to_half else 1 << (BITS[key[1]] - 1)
+        assert ours([[a, x | sign]], [[b, y]], [0], key) == [0 if cut == to_half else 1]
+
+
+def test_a_block_of_negative_zeros_is_positive_zero() -> None:
+    for out, zero in (("f32", 0x80000000), ("f16", 0x8000)):
+        assert ours([[0x8000] * 16], [f16(1.0) * 16], [zero], ("sm_80", "f16", out)) == [0]
 
 
 def test_tf32_ignores_its_low_bits() -> None:
