@@ -6,9 +6,10 @@ Source: PTX ISA 9.1, "Warp-level matrix instructions".
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.reference.tensorcore.arithmetic import ARCHITECTURES, Bits, dot_add
 from loadsparse.reference.tensorcore.fragments import LANES, SHAPES, SPARSE_M16N8K32, Fragment, Registers, Shape
-from numpy.typing import NDArray
 
 _LANE = np.arange(LANES)
 

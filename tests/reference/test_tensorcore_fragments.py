@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from loadsparse.reference import tensorcore as tc
 
 # the formulas of the PTX manual: g = lane >> 2, t = lane & 3, element i -> (row, column)
