@@ -150,7 +150,7 @@ def _syntax_error(text: str, token: Token, expected: set[str]) -> PtxError:
         return PtxError("the text ends inside a statement", text.count("\n") + 1, 1)
     wanted = sorted({_TERMINALS.get(name, name.lower()) for name in expected})
     hint = f"; expected {' or '.join(wanted)}" if 0 < len(wanted) <= 4 else ""
-    shown = str(token)[:40]
+    shown = " ".join(str(token).split())[:40]
     return PtxError(
         f"unexpected '{shown}' in '{_line(text, token.line or 0)}'{hint}", token.line or 0, token.column or 0
     )

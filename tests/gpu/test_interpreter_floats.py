@@ -133,9 +133,7 @@ def compare(text, inputs, kinds, out_kind, oracle, out_width=None):
     widths = [FORMATS[k][0] if k in FORMATS else k for k in kinds]
     expected = [oracle(*row) for row in inputs]
     got = apply(text, inputs, widths, out_width or FORMATS[out_kind][0])
-    wrong = [
-        ([hex(x) for x in row], hex(g), hex(e)) for row, g, e in zip(inputs, got, expected, strict=True) if g != e
-    ]
+    wrong = [([hex(x) for x in row], hex(g), hex(e)) for row, g, e in zip(inputs, got, expected, strict=True) if g != e]
     assert not wrong, (text, wrong[:3])
 
 
@@ -330,7 +328,7 @@ def test_packed_conversion_puts_the_first_operand_in_the_upper_half():
 
 def test_tf32_rounds_ties_away():
     def convert(a):
-        cls, value, negative = decode(a, "f32")
+        cls, _, negative = decode(a, "f32")
         if cls == "nan":
             return NAN["f32"]
         if cls == "inf":

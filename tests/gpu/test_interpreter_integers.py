@@ -1,5 +1,7 @@
 """Integer, bit and comparison opcodes against oracles in plain Python integers."""
 
+# ruff: noqa: E501  (tables of PTX text)
+
 import random
 
 import pytest
@@ -84,7 +86,7 @@ CASES = {}
 for w in (16, 32, 64):
     for kind in ("u", "s"):
         t, signed = f"{kind}{w}", kind == "s"
-        v = (lambda w: lambda x: s(x, w))(w) if signed else (lambda x: x)
+        v = (lambda x, w=w: s(x, w)) if signed else (lambda x: x)
         CASES |= {
             f"add.{t} {{d}}, {{a}}, {{b}};": ([w, w], w, lambda a, b: a + b),
             f"sub.{t} {{d}}, {{a}}, {{b}};": ([w, w], w, lambda a, b: a - b),
@@ -104,7 +106,11 @@ for w in (16, 32, 64):
         if w < 64:
             CASES |= {
                 f"mul.wide.{t} {{d}}, {{a}}, {{b}};": ([w, w], 2 * w, lambda a, b, v=v: v(a) * v(b)),
-                f"mad.wide.{t} {{d}}, {{a}}, {{b}}, {{c}};": ([w, w, 2 * w], 2 * w, lambda a, b, c, v=v: v(a) * v(b) + c),
+                f"mad.wide.{t} {{d}}, {{a}}, {{b}}, {{c}};": (
+                    [w, w, 2 * w],
+                    2 * w,
+                    lambda a, b, c, v=v: v(a) * v(b) + c,
+                ),
             }
         if w > 16:
             CASES |= {

@@ -94,7 +94,8 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
                     memory.shared_write(machine, warp, index, one, spread, addresses, True)
                 window.data[cells] = data
                 if window.defined is not None:
-                    window.defined[cells] = 1 if window.space == "global" else known[lane] and operand_known[lane]
+                    sure = operand_known[lane] and (name == "exch" or known[lane])
+                    window.defined[cells] = 1 if window.space == "global" else sure
         write(warp, lanes, old, known)
 
     return execute

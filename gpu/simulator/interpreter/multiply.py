@@ -49,7 +49,7 @@ class Registers:
         registers = elements(operand, fragment.registers)
         self.read = [source(place, register, "b32") for register in registers]
         self.rows = [rows(place, register) for register in registers]
-        self.writers = [destination(place, register, 32) for register in registers]
+        self.place, self.registers = place, registers
 
     def matrix(self, warp: Warp) -> Lanes:
         return self.fragment.gather([read(warp) for read in self.read])
@@ -59,8 +59,8 @@ class Registers:
 
     def put(self, warp: Warp, lanes: Flags, matrix: Lanes, known: Flags) -> None:
         bits, flags = self.fragment.scatter(matrix), self.fragment.scatter_known(known)
-        for write, value, flag in zip(self.writers, bits, flags, strict=True):
-            write(warp, lanes, value, flag)
+        for register, value, flag in zip(self.registers, bits, flags, strict=True):
+            destination(self.place, register, 32)(warp, lanes, value, flag)
 
 
 def result_known(a: Flags, b: Flags, c: Flags) -> Flags:

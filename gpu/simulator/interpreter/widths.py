@@ -18,4 +18,6 @@ def shared_width(instruction: Instruction) -> int | None:
     if name == "cp" and "async" in modifiers and len(instruction.operands) >= 3:
         size = instruction.operands[2]
         return min(4, size.value) if isinstance(size, Immediate) else 4
-    return 4 if name in ("ldmatrix", "stmatrix", "wmma", "mbarrier") else None
+    if name == "wmma" and "mma" not in modifiers and reaches:
+        return min(4, WIDTH[modifiers[-1]] // 8)
+    return 4 if name in ("ldmatrix", "stmatrix", "mbarrier") else None

@@ -1,0 +1,215 @@
+"""PTX text: what is understood, and how everything else is refused."""
+
+# ruff: noqa: E501  (tables of PTX text)
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ptx_text import HEAD, entry
+
+from loadsparse.gpu import simulator
+from loadsparse.gpu.simulator.opcodes import OPCODES, coverage, problem
+from loadsparse.gpu.simulator.parser import parse
+from loadsparse.gpu.simulator.program import Address, Immediate, Pair, PtxError, Register, Special, Variable, Vector
+
+DATA = Path(__file__).parent / "data"
+
+
+def instructions(body, **options):
+    return parse(entry(body, **options)).kernels["k"].instructions
+
+
+def test_operands_of_every_kind():
+    (first, *rest) = instructions(
+        "mad.lo.s32 %r1, %r2, -7, 0x1F;\nld.global.v2.u32 {%r3, _}, [%rd1+-4];\nsetp.lt.s32 %p1|%p2, %r1, 0;\n"
+        "mov.u32 %r4, %tid.y;\nmov.f32 %f1, 0f3F800000;\nmov.f64 %fd1, 0d3FF0000000000000;\nadd.f32 %f2, %f1, 1.5;\n"
+        "st.shared.u32 [16], %r1;\n@!%p1 bra end;\nend:"
+    )
+    assert (first.name, first.modifiers, first.opcode) == ("mad", ("lo", "s32"), "mad.lo.s32")
+    assert first.operands[2:] == (Immediate(-7), Immediate(31))
+    load, compare, special, single, double, decimal, store, branch, final = rest
+    assert load.operands[0] == Vector((Register("%r3", "b32", 2), None))
+    assert load.operands[1] == Address(Register("%rd1", "b64", 3), -4)
+    assert isinstance(compare.operands[0], Pair)
+    assert special.operands[1] == Special("tid", "y")
+    assert single.operands[1] == Immediate(0x3F800000, 32)
+    assert double.operands[1] == Immediate(0x3FF0000000000000, 64)
+    assert decimal.operands[2] == Immediate(0x3FF8000000000000, 64)
+    assert store.operands[0] == Address(None, 16)
+    assert branch.guard is not None
+    assert branch.guard.negated
+    assert branch.operands[0].target == len(rest)
+    assert final.name == "ret"
+
+
+def test_lines_columns_and_source_locations():
+    text = (
+        HEAD + ".visible .entry k()\n{\n\t.reg .b32 %r<3>;\n\t.loc 1 7 5\n\tmov.u32 \t%r1, 1;\n"
+        "\t.loc 2 40 1, function_name $L__info_string0, inlined_at 1 9 2\n\tmov.u32 %r2, 2;\n\t.loc 1 0 0\n\tret;\n}\n"
+        '\t.file 1 "/src/a.py"\n\t.file 2 "lib.h", 123, 456\n'
+    )
+    first, second, last = parse(text).kernels["k"].instructions
+    assert (first.line, first.column) == (8, 2)
+    assert (first.location.file, first.location.line, first.location.column) == ("/src/a.py", 7, 5)
+    assert (second.location.file, second.location.line) == ("lib.h", 40)
+    assert (second.location.inlined_at.file, second.location.inlined_at.line) == ("/src/a.py", 9)
+    assert last.location is None
+
+
+def test_scopes_of_inline_assembly_have_their_own_names():
+    body = "{ .reg .pred q; L: setp.eq.u32 q, %r1, 0; @q bra L; }\n{ .reg .b64 q; mov.b64 q, 1; L: bra L; }"
+    code = instructions(body)
+    first, _, second, _, _ = code
+    assert first.operands[0].type == "pred"
+    assert second.operands[0].type == "b64"
+    assert first.operands[0].index != second.operands[0].index
+    assert (code[1].operands[0].target, code[3].operands[0].target) == (0, 3)
+
+
+def test_module_variables_and_frames():
+    head = (
+        ".const .align 4 .b8 table[8] = {1, 2, 3, 255};\n.global .f32 x = 0f3F800000;\n.global .u64 p[2] = {generic(x), 5};\n"
+        ".shared .align 4 .b8 s0[10];\n.extern .shared .align 16 .b8 dynamic[];\n.global .align 2 .b8 name[] = {72, 105, 0};\n"
+    )
+    program = parse(entry(".shared .f64 s1[2];\n.local .align 8 .b8 depot[24];\nmov.u64 %rd1, s0;", head=head))
+    by_name = {v.name: v for v in program.globals}
+    assert by_name["table"].data == bytes([1, 2, 3, 255, 0, 0, 0, 0])
+    assert by_name["x"].data == bytes.fromhex("0000803f")
+    assert int.from_bytes(by_name["p"].data[:8], "little") == (3 << 36) + by_name["x"].offset
+    assert by_name["name"].size == 3
+    assert by_name["dynamic"].dynamic
+    local = {v.name: v for v in program.kernels["k"].variables}
+    assert (local["s1"].offset, local["s1"].size) == (16, 16)
+    assert local["depot"].size == 24
+
+
+def test_directives_that_change_nothing_are_ignored_and_limits_are_kept():
+    text = (
+        '.version 99.1\n.target sm_90a, debug\n.address_size 64\n.pragma "nounroll";\n'
+        ".visible .entry k(.param .u64 .ptr .global .align 4 k_0)\n.maxntid 128, 2, 1\n.minnctapersm 2\n.maxnreg 64\n"
+        '{\n.pragma "nounroll";\nret;\n}\n.section .debug_str {\n$L__info_string0:\n.b8 95, 90\n}\n'
+    )
+    program = parse(text)
+    assert (program.version, program.target) == ("99.1", "sm_90a")
+    assert program.kernels["k"].max_threads == (128, 2, 1)
+
+
+REFUSED = {
+    "add.s32 %r1, ;": ("unexpected", 6),
+    "frobnicate.b32 %r1, %r2;": ("unknown opcode 'frobnicate.b32'", 6),
+    "add.wild.s32 %r1, %r2, %r3;": ("'add' has no modifier '.wild'", 6),
+    "add.s32 %r1, %r2;": ("'add' takes 3 operands, found 2", 6),
+    "add %r1, %r2, %r3;": ("'add' needs 1 type modifier", 6),
+    "add.s32 %r1, %r2, %x3;": ("'%x3' is not declared", 6),
+    "add.s32 %r1, %r2, %r99;": ("'%r99' is not declared", 6),
+    "bra nowhere;": ("label 'nowhere' is not defined", 6),
+    "@%r1 bra end; end:": ("'%r1' is no predicate", 6),
+    "mma.sync.aligned.m16n8k64.row.col.f32.f16.f16.f32 {%f1}, {%r1}, {%r2}, {%f1};": ("'mma' has no modifier", 6),
+    "mma.sync.aligned.m16n8k8.row.col.f32.tf32.f16.f32 {%f1}, {%r1}, {%r2}, {%f1};": ("not a Tensor Core shape", 6),
+    ".reg .b32 a; .reg .b32 a;": ("declared twice", 6),
+    "L: L: ret;": ("label 'L' is defined twice", 6),
+    "call missing, ();": ("'missing' is not declared", 6),
+    "mov.u32 %r1, $;": ("not declared", 6),
+    "mov.u32 %r1, 5 5;": ("unexpected '5'", 6),
+    "mov.u32 %r1, #;": ("unexpected '#'", 6),
+}
+
+
+@pytest.mark.parametrize("body", REFUSED)
+def test_refused_with_line_and_column(body):
+    message, line = REFUSED[body]
+    with pytest.raises(PtxError) as caught:
+        parse(entry(body))
+    assert message in str(caught.value)
+    assert caught.value.line in (line, line + 1, line + 2)
+    assert caught.value.column > 0
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_text_and_recursion_are_refused():
+    with pytest.raises(PtxError, match="ends inside"):
+        parse(HEAD + ".visible .entry k()\n{\nret;\n")
+    with pytest.raises(PtxError, match="calls itself"):
+        parse(HEAD + ".func f()\n{\ncall f, ();\nret;\n}\n")
+    with pytest.raises(PtxError, match="called but not defined"):
+        simulator.load(entry("call mystery, ();", head=".extern .func mystery();"))
+
+
+def test_forms_without_execution_are_refused_at_load():
+    with pytest.raises(PtxError, match="not a form that can be executed"):
+        simulator.load(entry("cp.async.cg.shared.global [%r1], [%rd1], 8;"))
+    with pytest.raises(simulator.LaunchError, match="sm_61"):
+        simulator.load(entry(""), arch="sm_61")
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.ptx")), ids=lambda path: path.stem)
+def test_real_ptx_loads(path):
+    module = simulator.load(path.read_text(encoding="utf-8"), arch="sm_90" if "sm_90" in path.stem else "sm_80")
+    assert len(module) >= 1
+
+
+def test_parsing_is_fast_enough():
+    body = "mad.lo.s32 %r1, %r2, %r3, %r1;\nld.global.f32 %f1, [%rd1+8];\nfma.rn.f32 %f2, %f1, %f1, %f2;\n" * 1000
+    text = entry(body)
+    parse(text)
+    best = min(_seconds(text) for _ in range(3))
+    assert best < 1.0
+
+
+def _seconds(text):
+    start = time.process_time()
+    parse(text)
+    return time.process_time() - start
+
+
+def refusal(function, text):
+    """The message with which a text is refused, or nothing."""
+    try:
+        function(text)
+    except (PtxError, simulator.LaunchError) as error:
+        return str(error)
+    return ""
+
+
+def test_mutated_ptx_either_loads_or_is_refused_in_one_line():
+    sources = [path.read_text(encoding="utf-8") for path in sorted(DATA.glob("*.ptx")) if path.stat().st_size < 8000]
+    assert sources
+    rng = random.Random(6)
+    for _ in range(150):
+        text = rng.choice(sources)
+        for _ in range(rng.randrange(1, 4)):
+            at, size = rng.randrange(len(text)), rng.randrange(1, 12)
+            other = rng.randrange(len(text))
+            piece = rng.choice(
+                ["", text[other : other + size], chr(rng.randrange(32, 127)), "{", "}", ";", "%r1", "[" * 40]
+            )
+            text = text[:at] + piece + text[at + size :]
+        assert "\n" not in refusal(simulator.load, text)
+
+
+@given(st.text(alphabet='abr.%{}[];:,@!<>0123456789 \n_$-+"', max_size=60))
+def test_arbitrary_bodies_never_break_the_parser(body):
+    assert "\n" not in refusal(parse, entry(body))
+
+
+def test_the_opcode_table_is_complete_and_checks_itself():
+    wanted = (
+        "add sub mul mad and or xor not shl shr bfe bfi min max setp selp mov cvt cvta ld st bar bra ret cp ldmatrix mma "
+        "wmma shfl vote match atom red lop3 prmt call fma div sqrt rcp ex2 lg2 sin cos dp4a shf popc clz activemask redux"
+    )
+    assert set(wanted.split()) <= set(OPCODES)
+    assert {row["opcode"] for row in coverage()} == set(OPCODES)
+    assert problem("add", ("s32",), 3) is None
+    with pytest.raises(ValueError, match="unknown types"):
+        type(OPCODES["add"])("x", (1,), 1, "alu", frozenset({"f12"}), (1,), frozenset(), ())
+    with pytest.raises(ValueError, match="destinations"):
+        type(OPCODES["add"])("x", (1,), 2, "alu", frozenset(), (0,), frozenset(), ())
+
+
+def test_variables_are_variables():
+    (move, _) = instructions(".shared .b8 s[4];\nmov.u32 %r1, s;")
+    assert isinstance(move.operands[1], Variable)
