@@ -1,6 +1,8 @@
-"""One Hypothesis profile for all tests, and nothing else."""
+"""One Hypothesis profile for all tests, one BLAS thread for each of their processes, and nothing else."""
 
 import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two workers with two threads each fight over two cores
 
 from hypothesis import settings
 
