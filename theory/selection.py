@@ -1,7 +1,8 @@
 """Top-K of biased scores for millions of tokens: one parallel sweep over the matrix, compiled by Numba.
 
-A sweep reads each row once. The largest value of each of 16 (or more) strided lanes is kept; the (K + 1)-th largest of
-those maxima is a lower bound of the (K + 1)-th largest score, so only the few scores that reach it are ranked.
+A sweep reads each row once. Its halves are folded onto each other by maximum down to 16 (or more) values; the (K +
+1)-th largest of those maxima is a lower bound of the (K + 1)-th largest score, so only the few scores that reach it
+are ranked.
 """
 
 from __future__ import annotations
@@ -19,26 +20,30 @@ Array = npt.NDArray[Any]
 
 
 @njit(cache=True)
-def _head(row, p, size, lanes, b, peak, picked, order):
-    """order[0:size] = the `size` largest of row + p, descending, ties by lower index. b, peak, picked are scratch."""
-    experts = row.shape[0]
+def _head(scores, i, p, size, width, b, fold, picked, order):
+    """order[0:size] = the `size` largest of scores[i] + p, descending, ties by lower index.
+
+    b [padded E], -inf behind E; fold, picked: scratch of that length + 64; order has a slot more, for what is not
+    wanted.
+    """
+    experts = scores.shape[1]
     for e in range(experts):
-        b[e] = row[e] + p[e]
+        b[e] = scores[i, e] + p[e]
     least = -np.inf
-    if lanes > 0:
-        for l in range(lanes):
-            peak[l] = b[l]
-        for c in range(lanes, experts - lanes + 1, lanes):
-            for l in range(lanes):
-                v = b[c + l]
-                if v > peak[l]:
-                    peak[l] = v
+    if width > 0:  # fold halves onto each other: `width` maxima of disjoint sets
+        half = b.size // 2
+        for l in range(half):
+            fold[l] = b[l] if b[l] > b[l + half] else b[l + half]
+        while half > width:
+            half //= 2
+            for l in range(half):
+                fold[l] = fold[l] if fold[l] > fold[l + half] else fold[l + half]
         least = np.inf
-        for l in range(lanes):
+        for l in range(width):
             larger = 0
-            for m in range(lanes):
-                larger += peak[m] > peak[l]
-            least = min(least, peak[l] if larger < size else np.inf)  # no branch: it could not be predicted
+            for m in range(width):
+                larger += fold[m] > fold[l]
+            least = min(least, fold[l] if larger < size else np.inf)  # no branch: it could not be predicted
     found = 0
     for e in range(experts):
         picked[found] = e
@@ -46,19 +51,25 @@ def _head(row, p, size, lanes, b, peak, picked, order):
     if found <= 64:
         padded = (found + 7) // 8 * 8
         for a in range(found):
-            peak[a] = b[picked[a]]
+            fold[a] = b[picked[a]]
         for a in range(found, padded):
-            peak[a] = -np.inf
+            fold[a] = -np.inf
+        for q in range(size):
+            order[q] = -1
         for a in range(found):
-            v, rank = peak[a], 0
+            rank = 0
             for c in range(padded):
-                rank += (peak[c] > v) | ((peak[c] == v) & (c < a))
-            order[min(rank, size)] = picked[a]  # what is not wanted goes to the slot behind the last
-        return
+                rank += fold[c] > fold[a]
+            order[min(rank, size)] = picked[a]
+        missing = 0
+        for q in range(size):
+            missing += order[q] < 0
+        if missing == 0:  # else equal scores took the same rank
+            return
     held = 0
     for a in range(found):
-        v, at = b[picked[a]], held
-        while at > 0 and b[order[at - 1]] < v:
+        at = held
+        while at > 0 and b[order[at - 1]] < b[picked[a]]:
             at -= 1
         if at < size:
             held = min(held + 1, size)
@@ -76,16 +87,20 @@ def _sweep(scores, p, k, window, choices, gaps, loads, tops, pairs):
     for block in prange(blocks):
         b = np.empty(experts)
         size = min(k + 1, experts)
-        lanes = 0
+        width = 0
         for tried in (64, 32, 16):
             if 4 * size <= 3 * tried and 2 * tried <= experts:
-                lanes = tried
-        peak = np.empty(64)
-        picked = np.empty(experts + 1, dtype=np.int64)
+                width = tried
+        padded = max(width, 1)
+        while padded < experts:
+            padded *= 2
+        b = np.full(padded, -np.inf)
+        fold = np.empty(padded + 64)
+        picked = np.empty(padded + 1, dtype=np.int64)
         order = np.empty(size + 1, dtype=np.int64)
         top = 0.0
         for i in range(tokens * block // blocks, tokens * (block + 1) // blocks):
-            _head(scores[i], p, size, lanes, b, peak, picked, order)
+            _head(scores, i, p, size, width, b, fold, picked, order)
             for q in range(k):
                 loads[block, order[q]] += 1
                 top += b[order[q]]

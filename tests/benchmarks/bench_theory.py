@@ -1,0 +1,190 @@
+"""The tokens road: exact assignment against OR-tools' min-cost flow, one ALF-LB step against reading the scores,
+regret.
+
+Wall times and CPU seconds of one run; the scores are logit-normal with skewed means (float64). `regret` reproduces
+the regret table: E = 8, K = 2, T = 64, skewed logit-normal scores, population regret sum f(p^n) - f*, mean over seeds
+with a 95% interval.
+Words as arguments pick sections: assignment, step, regret (regret N=2000 shortens it).
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads, njit, prange, set_num_threads
+from scipy import stats
+
+from loadsparse.reference import balancing
+from loadsparse.theory import assignment, experiment, online, score_laws, selection
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """(result, wall seconds, CPU seconds of this process)."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def drawn(tokens: int, experts: int, seed: int) -> np.ndarray:
+    """Scores [T, E], drawn in blocks, so that the peak of memory is the scores."""
+    rng, block = np.random.default_rng(seed), 4096
+    scores = np.empty((tokens, experts))
+    for start in range(0, tokens, block):
+        scores[start : start + block] = score_laws.skewed(experts).sample(rng, block)
+    return scores
+
+
+def min_cost_flow(scores: np.ndarray, k: int, scale: float) -> float:
+    """The optimum by OR-tools, costs scaled to integers; K T / E is an integer here."""
+    from ortools.graph.python import min_cost_flow as ortools
+
+    tokens, experts = scores.shape
+    graph = ortools.SimpleMinCostFlow()
+    costs = -np.rint(scores * scale).astype(np.int64)
+    tails = np.repeat(np.arange(tokens, dtype=np.int32), experts)
+    heads = np.tile(tokens + np.arange(experts, dtype=np.int32), tokens)
+    graph.add_arcs_with_capacity_and_unit_cost(tails, heads, np.ones(costs.size, dtype=np.int64), costs.ravel())
+    supplies = np.concatenate([np.full(tokens, k), np.full(experts, -(k * tokens // experts))])
+    graph.set_nodes_supplies(np.arange(supplies.size), supplies)
+    if graph.solve() != graph.OPTIMAL:
+        raise RuntimeError("OR-tools found no optimum")
+    return -graph.optimal_cost() / scale
+
+
+def bench_assignment(tokens: int = 65536, experts: int = 256, k: int = 8) -> bool:
+    assignment.solve(np.random.default_rng(1).random((2048, 64)), 4)  # compile
+    scores = drawn(tokens, experts, 0)
+    before = peak_gb()
+    times = [timed(lambda: assignment.solve(scores, k)) for _ in range(3)]
+    found, wall, cpu = min(times, key=lambda t: t[1])
+    memory = peak_gb() - before
+    gap = assignment.certify(scores, k, found)
+    before = peak_gb()
+    value, flow_wall, flow_cpu = timed(lambda: min_cost_flow(scores, k, 1e10))
+    print(
+        f"exact balanced assignment, T = {tokens:,}, E = {experts}, K = {k}, {get_num_threads()} threads, OR-tools one"
+    )
+    print(f"{'':28}{'ours':>12}{'OR-tools':>12}{'ratio':>9}{'bar':>9}")
+    print(f"{'wall seconds (best of 3 / 1)':28}{wall:12.2f}{flow_wall:12.2f}{flow_wall / wall:8.1f}x{'10x':>9}")
+    print(f"{'CPU seconds':28}{cpu:12.2f}{flow_cpu:12.2f}{flow_cpu / cpu:8.1f}x")
+    print(f"{'GB beside the scores':28}{memory:12.2f}{peak_gb() - before:12.2f}{'':9}{'1 GB':>9}")
+    off = abs(found.value - value) / value
+    print(f"relative difference of the optima {off:.1e} (bar 1e-9), certified gap {gap:.1e}")
+    return flow_wall >= 10 * wall and memory <= 1 and off <= 1e-9
+
+
+@njit(parallel=True)
+def read(scores: np.ndarray) -> float:
+    """The sum of all scores, vectorised: the fastest way to touch every one of them."""
+    blocks = 64
+    parts = np.zeros(blocks)
+    flat = scores.ravel()
+    for block in prange(blocks):
+        a = b = c = d = 0.0
+        for i in range(flat.size * block // blocks, flat.size * (block + 1) // blocks - 3, 4):
+            a += flat[i]
+            b += flat[i + 1]
+            c += flat[i + 2]
+            d += flat[i + 3]
+        parts[block] = a + b + c + d
+    return parts.sum()
+
+
+def bench_step(tokens: int = 1 << 20, experts: int = 256, k: int = 8) -> bool:
+    scores = drawn(tokens, experts, 2)
+    balancer = balancing.SignBias()
+    state = balancer.step(balancer.init(experts), selection.loads(scores[:1024], k, np.zeros(experts)))
+
+    def step() -> None:
+        balancer.step(state, selection.loads(scores, k, state.bias))
+
+    most = get_num_threads()
+    print(
+        f"one ALF-LB step (top-K, loads, bias), T = {tokens:,}, E = {experts}, K = {k}, {scores.nbytes / 2**30:.1f} GiB"
+    )
+    print(f"{'threads':>8}{'step s':>10}{'read s':>10}{'ratio':>8}{'NumPy sum s':>13}{'ratio':>8}   bar 3x")
+    ratios = []
+    for threads in sorted({1, most}):
+        set_num_threads(threads)
+        read(scores[:64])
+        work = min(timed(step)[1] for _ in range(5))
+        plain = min(timed(lambda: read(scores))[1] for _ in range(5))
+        summed = min(timed(scores.sum)[1] for _ in range(3))
+        ratios.append(work / plain)
+        print(f"{threads:8}{work:10.3f}{plain:10.3f}{work / plain:7.1f}x{summed:13.3f}{work / summed:7.1f}x")
+    set_num_threads(most)
+    return ratios[-1] <= 3
+
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "1/(mu n)": {"rule": "proportional", "rate": 1 / 1.373, "schedule": "1/n"},
+    "1/(mu (n + n0))": {"rule": "proportional", "rate": 1 / 1.373, "schedule": "1/n", "offset": 2 * 1.969 / 1.373},
+    "0.3/sqrt n": {"rule": "proportional", "rate": 0.3, "schedule": "1/sqrt(n)"},
+    "0.3": {"rule": "proportional", "rate": 0.3},
+    "sign 1e-3": {"rule": "sign", "rate": 1e-3},
+    "sign 1e-2": {"rule": "sign", "rate": 1e-2},
+    "sign 0.1/sqrt n": {"rule": "sign", "rate": 0.1, "schedule": "1/sqrt(n)"},
+    "sign 0.1/n": {"rule": "sign", "rate": 0.1, "schedule": "1/n"},
+    "sign 1e-3/n": {"rule": "sign", "rate": 1e-3, "schedule": "1/n"},
+}
+
+
+def bench_regret(steps: int = 20_000, seeds: int = 6) -> bool:
+    star = np.asarray(online.optimum("skewed", 8, 2, 0.8)[0])
+    settings = [
+        online.Setting(steps=steps, skew=0.8, seed=seed, **options)
+        for options in SCHEDULES.values()
+        for seed in range(seeds)
+    ]
+    runs = experiment.regret(settings, experiment.Processes())
+    print(f"regret, E = 8, K = 2, T = 64, N = {steps:,}, {seeds} seeds: mean and half of the 95% t-interval")
+    print(f"{'schedule':18}{'@100':>16}{'@2,000':>16}{f'@{steps:,}':>18}{'per ln N':>24}{'violation':>11}")
+    at = [n for n in (100, 2000, steps) if n <= steps]
+    ok = True
+    for row, name in enumerate(SCHEDULES):
+        mine = runs[row * seeds : (row + 1) * seeds]
+        cells = []
+        for n in at:
+            found = np.asarray([np.interp(n, r.steps, r.expected) for r in mine])
+            half = stats.t.ppf(0.975, seeds - 1) * found.std(ddof=1) / np.sqrt(seeds)
+            cells.append(f"{found.mean():.3g} +- {half:.1g}")
+        slope = online.log_slope(mine, start=min(1000, steps // 4))
+        worst = float(np.mean([r.violation[-1] for r in mine]))
+        interval = f"{slope.mean:.3g} [{slope.low:.2g}, {slope.high:.2g}]"
+        print(f"{name:18}" + "".join(f"{c:>16}" for c in cells[:-1]) + f"{cells[-1]:>18}{interval:>24}{worst:11.4f}")
+        if name == "1/(mu (n + n0))":
+            last = np.mean([r.expected[-1] for r in mine])
+            bound = float(online.smooth_bound(2, 8, 64, 1.373, 1.969, float(np.linalg.norm(star)), steps))
+            ok &= last <= bound
+            print(f"{'':18}bound (b) with mu, beta at p*: {bound:.3g}; predicted slope <= {1.5 / (1.373 * 64):.3g}")
+        if name == "1/(mu n)":
+            bound = float(online.projected_bound(2, 8, 1.373, steps))
+            ok &= np.mean([r.expected[-1] for r in mine]) <= bound
+            print(f"{'':18}bound (a) with mu at p*: {bound:.3g}")
+    return bool(ok)
+
+
+def main(words: list[str]) -> int:
+    steps = next((int(w.removeprefix("N=")) for w in words if w.startswith("N=")), 20_000)
+    sections: dict[str, Callable[[], bool]] = {
+        "assignment": bench_assignment,
+        "step": bench_step,
+        "regret": lambda: bench_regret(steps),
+    }
+    picked = [name for name in sections if name in words] or list(sections)
+    results = {name: sections[name]() for name in picked}
+    print(", ".join(f"{name}: {'reached' if ok else 'NOT REACHED'}" for name, ok in results.items()))
+    return 0 if all(results.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
