@@ -94,6 +94,14 @@ def shared_base(typing_context):
 
 
 @intrinsic
+def keep(typing_context, value):
+    """The same value in a register of its own: the compiler computes it here, once, and not again inside of a loop."""
+    bits = value.bitwidth
+    kind, register = (WIDE, "l") if bits == 64 else (WORD, "r")
+    return fixed(kind, (kind,), f"mov.b{bits} $0, $1;", f"={register},{register}")
+
+
+@intrinsic
 def load_shared(typing_context, address, offset):
     """One 32-bit word from shared memory."""
     return fixed(WORD, (WORD, types.int32), "ld.shared.u32 $0, [$1+$2];", "=r,r,n")
@@ -372,3 +380,51 @@ pack_halves = {
     "bf16": narrow("pack_bf16", "cvt.rn.bf16x2.f32 $0, $2, $1;"),
 }
 """format -> intrinsic(low, high): one word of two values rounded to nearest, ties to even."""
+
+
+@intrinsic
+def redux_max(typing_context, value):
+    """Largest uint32 over the 32 lanes of a warp, in every lane (sm_80 and newer)."""
+    return fixed(WORD, (WORD,), "redux.sync.max.u32 $0, $1, 0xffffffff;", "=r,r", convergent=True)
+
+
+@intrinsic
+def redux_min(typing_context, value):
+    """Smallest uint32 over the 32 lanes of a warp, in every lane (sm_80 and newer)."""
+    return fixed(WORD, (WORD,), "redux.sync.min.u32 $0, $1, 0xffffffff;", "=r,r", convergent=True)
+
+
+@intrinsic
+def add_shared(typing_context, address, value):
+    """Atomic addition to one word of shared memory."""
+    return fixed(types.void, (WORD, WORD), "red.shared.add.u32 [$0], $1;", "r,r")
+
+
+@intrinsic
+def add_global(typing_context, address, value):
+    """Atomic addition to one word of global memory; returns what was there."""
+    return fixed(WORD, (WIDE, WORD), "atom.global.add.u32 $0, [$1], $2;", "=r,l,r")
+
+
+@intrinsic
+def fence(typing_context):
+    """Order this thread's accesses before the fence before those after it, for the whole GPU."""
+    return fixed(types.void, (), "fence.acq_rel.gpu;", "")
+
+
+@intrinsic
+def load_global_f64(typing_context, address):
+    """One float64 from global memory."""
+    return fixed(types.float64, (WIDE,), "ld.global.f64 $0, [$1];", "=d,l")
+
+
+@intrinsic
+def store_global_f64(typing_context, address, value):
+    """One float64 to global memory."""
+    return fixed(types.void, (WIDE, types.float64), "st.global.f64 [$0], $1;", "l,d")
+
+
+@intrinsic
+def bits_of_f64(typing_context, value):
+    """The bit pattern of a float64."""
+    return fixed(WIDE, (types.float64,), "mov.b64 $0, $1;", "=l,d", pure=True)

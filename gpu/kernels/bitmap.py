@@ -25,6 +25,7 @@ from loadsparse.gpu.intrinsics import (
     barrier,
     cp_async_commit,
     cp_async_wait,
+    keep,
     load_global,
     shared_base,
     zeros,
@@ -40,15 +41,18 @@ TILE_K, THREADS = 64, 128
 
 @cache
 def compiled(
-    dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str, *, bits: int, stages: int
+    dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str, *, bits: int, stages: int, copies: int
 ) -> str:
-    """PTX for 8*panels columns per block; see lscd.compiled.  The last parameter of the kernel is the bytes of a tile slot."""
+    """PTX for 8*panels columns per block; see lscd.compiled.  The last parameter of the kernel is the bytes of a tile slot.
+
+    bits: of the format; stages: shared-memory stages; copies: 16-byte copies of A that a thread issues at once.
+    """
     step_by, store = decode_and_multiply[dtype], store_rounded[dtype]
-    copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS)
+    place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS)
     strips = strips_per_warp(panels)
     sharers = 4 // strips  # warps that work on one format tile
     loaders, slots, ahead = 32 * sharers, 4 // sharers, stages - 1
-    at_once, stride = 8 // sharers, 512 * sharers
+    at_once, stride = copies, 512 * sharers
     acc_count, even, b_bytes = strips * 4 * panels, int(paired), TILE_K * panels * 16
     lane_shift, lane_bits, oldest = bits.bit_length() - 1, bits // 4, stages - 2
 
@@ -65,18 +69,21 @@ def compiled(
         row = uint32(uint32(uint32(cuda.blockIdx.x) * uint32(slots) + mine) * uint32(64))
         # a warp beyond the last row repeats the last tile and stores nothing: control flow stays uniform
         tile_row = min(uint32(row >> uint32(6)), uint32(uint32(m - uint32(1)) >> uint32(6)))
-        shift = uint32(uint32(lane >> uint32(lane_shift)) * uint32(lane_bits))
-        before = uint32(uint32(uint32(uint32(1) << shift) - uint32(1)) * uint32(0x01010101))
+        shift = keep(uint32(uint32(lane >> uint32(lane_shift)) * uint32(lane_bits)))
+        before = keep(uint32(uint32(uint32(uint32(1) << shift) - uint32(1)) * uint32(0x01010101)))
+        b_place = place_b(thread)
 
-        stage_bytes = uint32(slot * uint32(slots) + uint32(b_bytes))
-        base = shared_base()
-        end = uint32(base + stage_bytes * uint32(stages))
+        stage_bytes = keep(uint32(slot * uint32(slots) + uint32(b_bytes)))
+        base = keep(shared_base())
+        end = keep(uint32(base + stage_bytes * uint32(stages)))
         write, read = base, base
-        a_at = uint32(mine * slot)
-        word_at = uint32(uint32(lane << uint32(2)) + uint32(sub << uint32(7)))
-        header_at = uint32(sub << uint32(1))
-        b_at = uint32(slot * uint32(slots))
-        b_row = uint32(b_at + uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10)))
+        a_at = keep(uint32(mine * slot))
+        load_at = keep(uint32(a_at + uint32(loader << uint32(4))))
+        data_at = keep(data + uint64(loader) * uint64(16))
+        word_at = keep(uint32(uint32(lane << uint32(2)) + uint32(sub << uint32(7))))
+        header_at = keep(uint32(sub << uint32(1)))
+        b_at = keep(uint32(slot * uint32(slots)))
+        b_row = keep(uint32(b_at + uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10))))
         at = offsets + (uint64(tile_row) * uint64(tiles) + uint64(first)) * uint64(4)
         start, stop = load_global(at, 0), load_global(at, 4)
         acc = zeros(acc_count)
@@ -87,14 +94,16 @@ def compiled(
                 cp_async_wait(oldest)
                 barrier()
             if step < last:
-                remaining = uint32(stop - start - loader)
-                to, source = uint32(write + a_at + loader * uint32(16)), data + uint64(uint32(start + loader)) * uint64(16)
+                size = uint32(stop - start)
+                remaining, to = uint32(size - loader), uint32(write + load_at)
+                source = data_at + uint64(start) * uint64(16)
                 copy_while(to, source, at_once, stride, remaining)
-                while remaining > uint32(at_once * loaders) and remaining < uint32(0x80000000):
-                    remaining = uint32(remaining - uint32(at_once * loaders))
+                while size > uint32(at_once * loaders):
+                    size = uint32(size - uint32(at_once * loaders))
+                    remaining = uint32(size - loader)
                     to, source = uint32(to + uint32(at_once * stride)), source + uint64(at_once * stride)
                     copy_while(to, source, at_once, stride, remaining)
-                copy_b(uint32(write + b_at), b, thread, uint32(step * uint32(64)), column, n, k)
+                copy_b(b_place, uint32(write + b_at), b, uint32(step * uint32(64)), column, n, k)
                 start = stop
                 if uint32(step + uint32(1)) < last:
                     at += uint64(4)
@@ -168,8 +177,11 @@ class BitmapKernel:
         def stages(panels: int) -> int:
             return next((s for s in (4, 3) if s * stage_bytes(panels) <= 48 * 1024), 2)
 
+        def copies(panels: int) -> int:
+            return min(-(-slot * strips_per_warp(panels) // (4 * 32 * 16)), 10)
+
         def build(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str) -> str:
-            return compiled(dtype, panels, n_width, direct, paired, arch, bits=bits, stages=stages(panels))
+            return compiled(dtype, panels, n_width, direct, paired, arch, bits=bits, stages=stages(panels), copies=copies(panels))
 
         return parts.plan_tiles(
             self.name, encoded, b, arch, split_k, compiled=build, weights=("offsets", "data"),

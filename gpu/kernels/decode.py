@@ -1,6 +1,6 @@
 """How a warp turns the words and values of a `LaneBitmap` strip into A fragments of m16n8k16, as instructions.
 
-Lane i counts the bits of word i of a strip; one scan over the warp then knows where the values of every word start.  For
+Lane i counts the bits of word i of two strips; one scan over the warp then knows where the values of every word start.  For
 each 16 x 16 tile a lane fetches its word and that start from the lane that has them (two shuffles), counts the bits of the
 lanes before it (one population count) and walks its elements.  A register needs the two halfwords at its place p and a byte
 selector that is linear in the two presence bits:
@@ -48,22 +48,28 @@ def scan(builder: Any, value: Any) -> Any:
 
 @intrinsic
 def locate(typing_context, tile, words, header, count):
-    """State of `count` strips: (this lane's word of each, shared address where that word's values start, less VALUES).
+    """State of `count` strips, 2 or 4: (this lane's word of each, shared address where its values start, less VALUES).
 
-    tile: shared address of the tile; words: of this lane's word in the first strip, less HEADER; header: of the strip's start.
+    tile: shared address of the tile; words: of this lane's word in the first strip, less HEADER; header: of the strips'
+    starts.  Two strips share a scan, 16 bits each.
     """
     strips = constant("count", count)
     kind = types.UniTuple(types.UniTuple(WORD, strips), 2)
 
     def generate(context, builder, signature, args):
         own, starts = [], []
-        for i in range(strips):
-            word = operation(builder, f"ld.shared.u32 $0, [$1+{HEADER + 128 * i}];", args[1], pure=False)
-            begin = operation(builder, f"ld.shared.u16 $0, [$1+{2 * i}];", args[2], pure=False)
-            bits = operation(builder, "popc.b32 $0, $1;", word)
-            before = builder.sub(scan(builder, bits), bits)
-            own.append(word)
-            starts.append(operation(builder, "mad.lo.u32 $0, $1, 2, $2;", before, builder.add(args[0], begin)))
+        for i in range(0, strips, 2):
+            two = [
+                operation(builder, f"ld.shared.u32 $0, [$1+{HEADER + 128 * j}];", args[1], pure=False) for j in (i, i + 1)
+            ]
+            low, high = (operation(builder, "popc.b32 $0, $1;", word) for word in two)
+            counts = operation(builder, "mad.lo.u32 $0, $1, 65536, $2;", high, low)
+            earlier = builder.sub(scan(builder, counts), counts)
+            begins = operation(builder, f"ld.shared.u32 $0, [$1+{2 * i}];", args[2], pure=False)
+            places = operation(builder, "mad.lo.u32 $0, $1, 2, $2;", earlier, begins)
+            for place in (builder.and_(places, ir.Constant(U32, 0xFFFF)), builder.lshr(places, ir.Constant(U32, 16))):
+                starts.append(builder.add(place, args[0]))
+            own += two
         parts = [context.make_tuple(builder, kind.dtype, values) for values in (own, starts)]
         return context.make_tuple(builder, kind, parts)
 

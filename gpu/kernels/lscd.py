@@ -27,6 +27,7 @@ from loadsparse.gpu.intrinsics import (
     barrier,
     cp_async_commit,
     cp_async_wait,
+    keep,
     load_global,
     load_global_x4,
     mma_m16n8k16,
@@ -59,7 +60,7 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
     direct: round and store C; otherwise store float32 partials.  n_width: see parts.copy_width.  paired: N is even.
     """
     mma, store = mma_m16n8k16[dtype], store_rounded[dtype]
-    copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS)
+    place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS)
     b_bytes, even = TILE_K * panels * 16, int(paired)
     acc_count, staged_words = 2 * 4 * panels, 4 * STAGED
     vector_pitch, clears = THREADS * 16, A_BYTES // (THREADS * 16)
@@ -77,7 +78,8 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
         # ldmatrix address of this lane: row lane%16 of the warp's first row tile, 16-byte chunk lane/16, swizzled
         row_at = uint32(warp * uint32(4096) + uint32(lane & uint32(15)) * uint32(128))
         row_at = uint32(row_at + uint32(uint32(uint32(lane >> uint32(4)) ^ uint32(lane & uint32(7))) << uint32(4)))
-        b_row = uint32(uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10)))
+        b_row = keep(uint32(uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10))))
+        b_place = place_b(thread)
         offsets = tile_offsets + (uint64(strip) * uint64(tiles) + uint64(first)) * uint64(4)
         start = load_global(offsets, 0)
         staged = zero_words(staged_words)
@@ -94,7 +96,7 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
                 vector = uint32(start + thread)
                 at = items + uint64(vector) * uint64(16)
                 staged = load_while(at, STAGED, vector_pitch, uint32(stop - vector))
-                copy_b(uint32(b_base + uint32(other * uint32(b_bytes))), b, thread, uint32(step * uint32(64)), column, n, k)
+                copy_b(b_place, uint32(b_base + uint32(other * uint32(b_bytes))), b, uint32(step * uint32(64)), column, n, k)
                 cp_async_commit()
                 clear_shared(uint32(a_next + thread * uint32(16)), clears, vector_pitch)
             if step > first:

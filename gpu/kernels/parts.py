@@ -21,6 +21,7 @@ from loadsparse.gpu.intrinsics import (
     cp_async_4,
     cp_async_8,
     cp_async_16,
+    keep,
     load_global_half,
     load_global_x4_f32,
     pack_halves,
@@ -59,48 +60,50 @@ def copy_width(n: int) -> int:
     return math.gcd(2 * n, 16)
 
 
-def copy_tile(rows: int, panels: int, width: int, threads: int) -> Any:
-    """Device function that copies a B tile (rows x 8*panels) global -> shared, zeros outside of the matrix.
+def copy_tile(rows: int, panels: int, width: int, threads: int) -> tuple[Any, Any]:
+    """Device functions (place, tile) that copy a B tile (rows x 8*panels) global -> shared, zeros outside of the matrix.
 
-    (shared, b, thread, row, column, n, k): the tile starts at element (row, column) of B[k, n].  The copies are
-    asynchronous except for odd N, whose elements are moved one by one.
+    place(thread) -> what a thread keeps in registers; tile(place, shared, b, row, column, n, k): the tile starts at element
+    (row, column) of B[k, n].  The copies are asynchronous except for odd N, whose elements are moved one by one.
     """
     lanes = 1 << (panels - 1).bit_length()  # panels that the threads cover side by side, a power of two
     pass_rows = min(rows, threads // lanes)
-    passes = rows // pass_rows
-    active = pass_rows * lanes
+    passes, active, shift = rows // pass_rows, pass_rows * lanes, (lanes - 1).bit_length()
     copy = {16: cp_async_16, 8: cp_async_8, 4: cp_async_4}.get(width)
-    per_chunk, elements, shift = 16 // width, width // 2, (lanes - 1).bit_length()
+    per_chunk, elements = 16 // width, width // 2
     everyone = active == threads and lanes == panels
+
+    @cuda.jit(device=True, inline="always")
+    def place(thread):
+        panel = uint32((thread >> uint32(3)) & uint32(lanes - 1))
+        down = uint32(((thread >> uint32(3 + shift)) << uint32(3)) | (thread & uint32(7)))
+        taken = panel < uint32(panels) and thread < uint32(active)
+        limit = down if everyone or taken else uint32(0x80000000)
+        at = uint32(uint32(panel * uint32(rows) + down) * uint32(16))
+        return keep(limit), keep(uint32(panel << uint32(3))), keep(at)
 
     if copy is None:
 
         @cuda.jit(device=True, inline="always")
-        def tile(shared, b, thread, row, column, n, k):
-            panel = uint32((thread >> uint32(3)) & uint32(lanes - 1))
-            down = uint32(((thread >> uint32(3 + shift)) << uint32(3)) | (thread & uint32(7)))
-            if everyone or (panel < uint32(panels) and thread < uint32(active)):
+        def tile(place, shared, b, row, column, n, k):
+            down, right, at = place
+            if everyone or down < uint32(0x80000000):
                 for i in range(passes):
-                    at = uint32(down + uint32(i * pass_rows))
-                    here = uint32(row + at)
+                    here = uint32(row + down + uint32(i * pass_rows))
                     for e in range(8):
-                        across = uint32(column + uint32(panel * uint32(8)) + uint32(e))
+                        across = uint32(column + right + uint32(e))
                         value = uint32(0)
                         if here < k and across < n:
                             value = load_global_half(b + (uint64(here) * uint64(n) + uint64(across)) * uint64(2), 0)
-                        to = uint32(shared + uint32(uint32(panel * uint32(rows) + at) * uint32(16)) + uint32(2 * e))
-                        store_shared_half(to, 0, value)
+                        store_shared_half(uint32(shared + at + uint32(i * pass_rows * 16 + 2 * e)), 0, value)
     else:
 
         @cuda.jit(device=True, inline="always")
-        def tile(shared, b, thread, row, column, n, k):
-            panel = uint32((thread >> uint32(3)) & uint32(lanes - 1))
-            down = uint32(((thread >> uint32(3 + shift)) << uint32(3)) | (thread & uint32(7)))
-            to = uint32(shared + uint32(uint32(panel * uint32(rows) + down) * uint32(16)))
-            across = uint32(column + uint32(panel * uint32(8)))
-            here = uint32(row + down)
+        def tile(place, shared, b, row, column, n, k):
+            down, right, at = place
+            across, here, to = uint32(column + right), uint32(row + down), uint32(shared + at)
             source = b + (uint64(here) * uint64(n) + uint64(across)) * uint64(2)
-            if everyone or (panel < uint32(panels) and thread < uint32(active)):
+            if everyone or down < uint32(0x80000000):
                 for i in range(passes):
                     for part in range(per_chunk):
                         size = uint32(0)
@@ -110,22 +113,26 @@ def copy_tile(rows: int, panels: int, width: int, threads: int) -> Any:
                     here = uint32(here + uint32(pass_rows))
                     source += uint64(n) * uint64(2 * pass_rows)
 
-    return tile
+    return place, tile
 
 
 @cache
-def reduction(dtype: str, panels: int, splits: int, arch: str) -> str:
-    """PTX that adds `splits` float32 partials [splits, blocks_n, m_padded, 8*panels] in ascending order and rounds them to C[m, n]."""
+def reduction(dtype: str, panels: int, splits: int, paired: bool, arch: str) -> str:
+    """PTX that adds `splits` float32 partials [splits, blocks_n, rows, 8*panels] in ascending order and rounds them to C[m, n].
+
+    A thread makes 4 consecutive columns of one row.  paired: n is even.  slice_bytes: size of one split's partials;
+    block_bytes: of one block of columns.
+    """
     pack, groups = pack_halves[dtype], 2 * panels
 
-    def reduce_splits(partials, c, m, n, padded):
-        index = uint32(uint32(cuda.blockIdx.x) * uint32(128) + uint32(cuda.threadIdx.x))
-        row, group = uint32(index // uint32(groups)), uint32(index % uint32(groups))
+    def reduce_splits(partials, c, m, n, block_bytes, slice_bytes):
+        index = uint32(uint32(uint32(cuda.blockIdx.x) << uint32(7)) + uint32(cuda.threadIdx.x))
+        row = uint32(index // uint32(groups))
         block = uint32(cuda.blockIdx.y)
-        column = uint32(block * uint32(8 * panels) + group * uint32(4))
+        group = uint32(uint32(index % uint32(groups)) + uint32(block * uint32(groups)))
+        column = uint32(group << uint32(2))
         if row < m and column < n:
-            at = partials + (uint64(block) * uint64(padded) * uint64(groups) + uint64(index)) * uint64(16)
-            slice_bytes = uint64(cuda.gridDim.y) * uint64(padded) * uint64(groups * 16)
+            at = partials + block * block_bytes + uint64(index) * uint64(16)
             a0, a1, a2, a3 = load_global_x4_f32(at, 0)
             for _ in range(splits - 1):
                 at += slice_bytes
@@ -133,7 +140,7 @@ def reduction(dtype: str, panels: int, splits: int, arch: str) -> str:
                 a0, a1, a2, a3 = a0 + b0, a1 + b1, a2 + b2, a3 + b3
             low, high = pack(a0, a1), pack(a2, a3)
             to = c + (uint64(row) * uint64(n) + uint64(column)) * uint64(2)
-            if (n & uint32(1)) == uint32(0):
+            if paired:
                 store_global(to, 0, low)
                 if uint32(column + uint32(2)) < n:
                     store_global(to, 4, high)
@@ -146,7 +153,7 @@ def reduction(dtype: str, panels: int, splits: int, arch: str) -> str:
                 if uint32(column + uint32(3)) < n:
                     store_global_half(to, 6, uint32(high >> uint32(16)))
 
-    signature = "void(uint64, uint64, uint32, uint32, uint32)"
+    signature = "void(uint64, uint64, uint32, uint32, uint64, uint64)"
     return compiler.numba(reduce_splits, signature, arch, launch_bounds=128)
 
 
@@ -217,9 +224,10 @@ def plan_tiles(
     steps = [Step(ptx, name, grid, (threads, 1, 1), shared_bytes(panels), (*weights, "b", target, *sizes))]
     if not direct:
         buffers["partials"] = np.zeros((splits, blocks, strips * height, 8 * panels), np.float32)
-        args = ("partials", "c", np.uint32(m), np.uint32(n), np.uint32(strips * height))
+        block_bytes = strips * height * panels * 32
+        args = ("partials", "c", np.uint32(m), np.uint32(n), np.uint64(block_bytes), np.uint64(blocks * block_bytes))
         grid = (-(-m * 2 * panels // 128), blocks, 1)
-        steps.append(Step(reduction(encoded.dtype, panels, splits, arch), "reduce_splits", grid, (128, 1, 1), 0, args))
+        steps.append(Step(reduction(encoded.dtype, panels, splits, n % 2 == 0, arch), "reduce_splits", grid, (128, 1, 1), 0, args))
     return Launch(
         steps=tuple(steps), buffers=buffers, output="c", shape=(m, n, k), arch=arch, kernel=name,
         splits=split_ranges(k, tile_k, splits), semantics="dense", in_format=encoded.dtype,
