@@ -29,9 +29,11 @@ INTEGER = (
     "({0} >> ({1} & 31))", "min({0}, {1})", "max({0}, {1})", "({0} // 7)", "({0} % 13)", "(-{0})", "(~{0})", "abs({0})",
     "({0} if {0} {2} {1} else {1})", "np.{3}({0})", "({0} * 5 + {1})",
 )  # fmt: skip
-# A product next to a sum may be contracted on the GPU, so a program has one or the other.
+# A product next to a sum may be contracted on the GPU, so a program has one or the other.  An integral float loses its
+# sign of zero on the way through an integer, unless the compiler leaves out the way: + 0.0.
 SUMS = ("({0} + {1})", "({0} - {1})", "(-{0})", "abs({0})", "({0} if {0} {2} {1} else {1})", "({0} / {1})",
-        "math.copysign({0}, {1})", "np.{3}(np.{4}({0}))")  # fmt: skip
+        "math.copysign({0}, {1})", "np.{3}(np.{4}({0}))",
+        "(np.float64(math.{5}({0}) if abs({0}) < 1e9 else 7) + 0.0)")  # fmt: skip
 PRODUCTS = ("({0} * {1})", "({0} / {1})", "(-{0})", "abs({0})", "({0} if {0} {2} {1} else {1})", "math.sqrt(abs({0}))",
             "math.copysign({0}, {1})")  # fmt: skip
 WIDTHS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
@@ -46,6 +48,7 @@ def expression(draw: random.Random, forms: tuple[str, ...], depth: int) -> str:
         draw.choice(COMPARISONS),
         draw.choice(WIDTHS if forms is INTEGER else ("float32", "float64")),
         draw.choice(("float32", "float64")),
+        draw.choice(("floor", "ceil", "trunc")),
     )
 
 

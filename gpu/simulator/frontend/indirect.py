@@ -17,6 +17,8 @@ _PARAMETER = re.compile(r"\.[busf](\d+)\b[^,()\[]*(?:\[(\d+)\])?")
 _TAKEN = re.compile(r"(mov\.[bu]64\s+%[\w$]+\s*,\s*)([\w$]+)(\s*;)")
 _STORED = re.compile(r"(?m)^(\s*(?:\.\w+\s+)*\.(?:global|const)\b[^;=]*=)([^;]*)(;)")
 
+_NAME = re.compile(r"[A-Za-z_$][\w$]*")
+
 Shape = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -36,7 +38,7 @@ def resolve_indirect_calls(ptx: str) -> str:
         return str(numbers[name])
 
     ptx = _TAKEN.sub(lambda found: found[1] + number(found[2]) + found[3], ptx)
-    ptx = _STORED.sub(lambda found: found[1] + re.sub(r"[A-Za-z_$][\w$]*", lambda n: number(n[0]), found[2]) + found[3], ptx)
+    ptx = _STORED.sub(lambda found: found[1] + _NAME.sub(lambda n: number(n[0]), found[2]) + found[3], ptx)
     calls = 0
 
     def choose(found: re.Match[str]) -> str:

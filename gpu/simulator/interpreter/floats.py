@@ -371,8 +371,10 @@ def _float_to_float(
     value = to_double(a, source)
     if whole is not None:
         value = _to_whole(value, whole)
-    if target == "f64" or (source == target and whole is None):
-        bits = from_double(value, target) if source != target else np.where(np.isnan(value), U(NAN[target]), a)
+    if source == target and whole is None:
+        bits = np.where(np.isnan(value), U(NAN[target]), a)
+    elif target == "f64":
+        bits = from_double(value, target)
     else:
         bits = from_double(value, target, rounding)
         if target == "tf32":
