@@ -9,23 +9,24 @@ from __future__ import annotations
 from loadsparse.gpu.simulator.engine import layout as L
 from loadsparse.gpu.simulator.engine.copies import issue, pending_access, pending_source
 from loadsparse.gpu.simulator.engine.native import (
+    bank_waves,
     copy,
     ctz,
     fill,
     inline,
+    invoke,
     load8,
     load32,
     load64,
     lshr,
     outside_of,
-    bank_waves,
-    row_banks,
-    stride_of,
     popcount,
+    row_banks,
     smax,
     store8,
     store32,
     store64,
+    stride_of,
     uge,
     ugt,
 )
@@ -171,7 +172,9 @@ def whole_defined(place: int, size: int) -> int:
 
 
 @inline
-def read(B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, atomic: int, checks: int) -> int:
+def read(
+    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, atomic: int, checks: int
+) -> int:
     """Loads every lane of `mask`; returns the mask of legal lanes."""
     if one_place(B, W, mask, space, size) == 0:
         return read_checked(B, W, site, mask, space, size, width, atomic, checks)
@@ -205,9 +208,8 @@ def read(B: int, W: int, site: int, mask: int, space: int, size: int, width: int
         if size > 2 * width:
             poke(place + 512, width, peek(data + address + 2 * width, width))
             poke(place + 768, width, peek(data + address + 3 * width, width))
-        if known != 0:
-            if whole_defined(known + address, size) == 0:
-                mark_holes(W, lane, known + address, size, width)
+        if known != 0 and whole_defined(known + address, size) == 0:
+            mark_holes(W, lane, known + address, size, width)
     count(B, W, site, mask, space, size)
     return mask
 
@@ -223,7 +225,9 @@ def mark_holes(W: int, lane: int, known: int, size: int, width: int) -> int:
 
 
 @inline
-def write(B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, atomic: int, checks: int) -> int:
+def write(
+    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, atomic: int, checks: int
+) -> int:
     """Stores every lane of `mask`; returns the mask of legal lanes that reach global memory."""
     if one_place(B, W, mask, space, size) == 0:
         return write_checked(B, W, site, mask, space, size, width, atomic, checks)
@@ -281,7 +285,9 @@ def put_known(W: int, lane: int, known: int, size: int, width: int) -> int:
 # every other case, lane by lane
 
 
-def read_checked(B: int, W: int, site: int, mask: int, space: int, size: int, width: int, atomic: int, checks: int) -> int:
+def read_checked(
+    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, atomic: int, checks: int
+) -> int:
     """`read` for lanes that may be illegal or in different places."""
     legal = 0
     rest = mask
@@ -327,7 +333,9 @@ def race_read_any(B: int, site: int, thread: int, offset: int, size: int, atomic
     return 0
 
 
-def race_write_any(B: int, W: int, site: int, lane: int, mask: int, offset: int, size: int, atomic: int, width: int) -> int:
+def race_write_any(
+    B: int, W: int, site: int, lane: int, mask: int, offset: int, size: int, atomic: int, width: int
+) -> int:
     """`race_write` where size and granule are no constants."""
     granule = load64(B + L.B_GRANULE)
     mine = cell_of(B, site, atomic) | ((load64(W + L.W_INDEX) * 32 + lane) << L.THREAD_SHIFT)
@@ -339,7 +347,9 @@ def race_write_any(B: int, W: int, site: int, lane: int, mask: int, offset: int,
     return 0
 
 
-def write_checked(B: int, W: int, site: int, mask: int, space: int, size: int, width: int, atomic: int, checks: int) -> int:
+def write_checked(
+    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, atomic: int, checks: int
+) -> int:
     """`write` for lanes that may be illegal or in different places."""
     legal = 0
     rest = mask
@@ -512,11 +522,11 @@ def count_wavefronts(B: int, W: int, site: int, legal: int, size: int, merging: 
         bump(B, site, L.C_WAVEFRONTS, waves >> 32)
         bump(B, site, L.C_IDEAL, 1)
         return 0
-    if size == 16 and legal == 0xFFFFFFFF:
-        if row_banks(W + L.W_ADDRESS, legal) == 0xFFFFFFFF and (merging == 0 or quarters_differ(W)):
-            bump(B, site, L.C_WAVEFRONTS, 4)
-            bump(B, site, L.C_IDEAL, 4)
-            return 0
+    easy = size == 16 and legal == 0xFFFFFFFF and row_banks(W + L.W_ADDRESS, legal) == 0xFFFFFFFF
+    if easy and (merging == 0 or quarters_differ(W)):
+        bump(B, site, L.C_WAVEFRONTS, 4)
+        bump(B, site, L.C_IDEAL, 4)
+        return 0
     lanes = 16 if size == 8 else 8
     words = size // 4
     total = 0
@@ -598,6 +608,57 @@ def copy_lanes(B: int, W: int, site: int, mask: int, size: int, granule: int, ch
         issue(B, W, site, lane, target, source, pointer, known, size, bytes_read, granule, checks)
     count_wavefronts(B, W, site, landed, size, 1)
     return landed
+
+
+@inline
+def combine_lanes(
+    B: int, W: int, site: int, mask: int, space: int, size: int, replaces: int, checks: int, outer: int, inner: int
+) -> int:
+    """atom and red: b in W_DATA, c in W_DATA + 256, old values to W_DATA + 512; `outer` and `inner` combine in global
+    and in other memory.  Returns the legal lanes that reach global memory.
+    """
+    legal = 0
+    outside = 0
+    known_lanes = 0
+    rest = mask
+    while rest != 0:
+        lane = ctz(rest)
+        rest = rest & (rest - 1)
+        thread = load64(W + L.W_INDEX) * 32 + lane
+        address = load64(W + L.W_ADDRESS + 8 * lane)
+        place = landing(space, address)
+        offset = address & L.OFFSET_MASK if space == L.GENERIC else address
+        pointer = host(B, W, lane, place, offset, address, size)
+        if admit(B, site, thread, pointer, address, size, size, checks) == 0:
+            poke(W + L.W_DATA + 512 + lane * size, size, 0)
+            continue
+        legal = legal | (1 << lane)
+        old = peek(pointer, size)
+        b = peek(W + L.W_DATA + lane * size, size)
+        c = peek(W + L.W_DATA + 256 + lane * size, size)
+        poke(W + L.W_DATA + 512 + lane * size, size, old)
+        new = invoke(outer, old, b, c) if place == L.GLOBAL else invoke(inner, old, b, c)
+        if place == L.GLOBAL:
+            outside = outside | (1 << lane)
+            if checks & L.CHECK_PENDING:
+                pending_source(B, site, thread, address, size)
+        if place == L.SHARED:
+            if checks & L.CHECK_PENDING:
+                pending_access(B, site, thread, offset, address, size, L.WRITE)
+            if checks & L.CHECK_RACES:
+                race_write_any(B, W, site, lane, 0, offset, size, L.ATOMIC_BIT, 0)
+        poke(pointer, size, new)
+        bits = shadow(B, W, lane, place, offset, address) if checks & L.CHECK_UNINITIALIZED else 0
+        known = 1
+        if bits != 0:
+            known = all_defined(bits, size)
+            given = (load32(W + L.W_DEFINED) >> lane) & 1
+            sure = 1 if place == L.GLOBAL else given & (replaces | known)
+            poke(bits, size, lshr(0x0101010101010101, 64 - 8 * size) * sure)
+        known_lanes = known_lanes | (known << lane)
+    store32(W + L.W_DEFINED + 4, known_lanes)
+    count(B, W, site, legal, space, size)
+    return outside
 
 
 @inline

@@ -23,10 +23,32 @@ from loadsparse.gpu.simulator.program import (
 
 MASKED_SYNC = frozenset({"shfl", "vote", "match", "redux", "elect"})
 WARP_WIDE = frozenset({"mma", "wmma", "ldmatrix", "stmatrix", "bar", "barrier", "movmatrix"})
-ENDS = frozenset({"bra", "brx", "ret", "exit", "trap"})
+ENDS = frozenset({"bra", "brx", "ret", "exit", "trap", "brkpt", "call"})
 NO_RESULT = frozenset(
-    "st red bra brx ret exit trap brkpt membar fence cp nanosleep prefetch prefetchu discard applypriority call bar "
-    "barrier pmevent griddepcontrol stmatrix".split()
+    [
+        "st",
+        "red",
+        "bra",
+        "brx",
+        "ret",
+        "exit",
+        "trap",
+        "brkpt",
+        "membar",
+        "fence",
+        "cp",
+        "nanosleep",
+        "prefetch",
+        "prefetchu",
+        "discard",
+        "applypriority",
+        "call",
+        "bar",
+        "barrier",
+        "pmevent",
+        "griddepcontrol",
+        "stmatrix",
+    ]
 )
 
 
@@ -58,8 +80,8 @@ def is_rendezvous(instruction: Instruction) -> bool:
     return is_aligned(instruction) or is_masked_sync(instruction) or instruction.name == "barrier"
 
 
-def _names_everyone(instruction: Instruction) -> bool:
-    """The member mask is the literal of a full warp."""
+def names_everyone(instruction: Instruction) -> bool:
+    """True if the member mask is the literal of a full warp and no lane is guarded off."""
     mask = instruction.operands[-1]
     return isinstance(mask, Immediate) and mask.value & 0xFFFFFFFF == 0xFFFFFFFF and instruction.guard is None
 
@@ -172,7 +194,7 @@ def analyse(kernel: Kernel) -> Flow:
             coarse.add(index + 1)
         if is_rendezvous(instruction):
             fine.update((index, index + 1))
-        if is_masked_sync(instruction) and not _names_everyone(instruction):
+        if is_masked_sync(instruction) and not names_everyone(instruction):
             coarse.update((index, index + 1))
     fine |= coarse
     leaders = sorted(i for i in fine if i < count)
@@ -196,7 +218,7 @@ def _successors(kernel: Kernel, flow: Flow, block: Block) -> tuple[int, ...]:
         ways = [flow.target(i) for i in branch_labels(kernel, last)]
         if last.guard is not None or last.name == "brx":
             ways.append(following)
-    elif last.name in ("ret", "exit", "trap"):
+    elif last.name in ("ret", "exit", "trap", "brkpt"):
         ways = [following] if last.guard is not None else []
     else:
         ways = [following]
@@ -238,7 +260,9 @@ def live_out(flow: Flow, block: Block) -> set[int]:
     return out
 
 
-_MEMORY_RESULT = frozenset({"ld", "ldu", "atom", "ldmatrix", "call", "shfl", "vote", "match", "redux", "bar", "barrier"})
+_MEMORY_RESULT = frozenset(
+    {"ld", "ldu", "atom", "ldmatrix", "call", "shfl", "vote", "match", "redux", "bar", "barrier"}
+)
 
 
 def _undefinable(kernel: Kernel, blocks: list[Block]) -> set[int]:

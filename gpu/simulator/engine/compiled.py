@@ -9,12 +9,12 @@ import threading
 from dataclasses import asdict, dataclass
 
 from loadsparse.gpu.simulator.engine import cache, jit, runtime
-from loadsparse.gpu.simulator.engine.blocks import is_warp_sync
+from loadsparse.gpu.simulator.engine.blocks import is_barrier, is_warp_sync
 from loadsparse.gpu.simulator.engine.lowering import Unsupported
 from loadsparse.gpu.simulator.engine.mma import Multiply
 from loadsparse.gpu.simulator.engine.translate import Translation
 from loadsparse.gpu.simulator.layout import layout
-from loadsparse.gpu.simulator.program import Kernel
+from loadsparse.gpu.simulator.program import Instruction, Kernel
 from loadsparse.gpu.simulator.request import Checks, Request
 
 MAXIMUM_INSTRUCTIONS = 65_000
@@ -86,7 +86,12 @@ def observable(kernel: Kernel) -> bool:
 
 def _partial_order(kernel: Kernel) -> bool:
     """True if threads synchronise in other ways than through barriers of the whole block."""
-    return any(is_warp_sync(i) for i in kernel.instructions)
+    return any(is_warp_sync(i) or (is_barrier(i) and _counts(i)) for i in kernel.instructions)
+
+
+def _counts(barrier: Instruction) -> bool:
+    """True for bar.arrive and forms with a thread count."""
+    return len(barrier.operands) > (3 if "red" in barrier.modifiers else 1)
 
 
 def _compile(request: Request, name: str) -> Compiled:

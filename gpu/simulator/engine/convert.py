@@ -183,7 +183,9 @@ def _to_tf32(x: Lowering, instruction: Instruction) -> None:
     algebra = Floats(code, "f32", 32)
     number, element = algebra.widen(bits)
     rounded = code.op("and", vector, code.op("add", vector, bits, splat("i32", 0x1000)), splat("i32", 0xFFFFE000))
-    finite = algebra.compare("one", element, algebra.intrinsic("fabs", element, number), "splat (float 0x7FF0000000000000)")
+    finite = algebra.compare(
+        "one", element, algebra.intrinsic("fabs", element, number), "splat (float 0x7FF0000000000000)"
+    )
     rounded = code.select(finite, "i32", rounded, bits)
     nan = algebra.compare("uno", element, number, number)
     x.put_result(instruction, code.select(nan, "i32", splat("i32", NAN["f32"]), rounded))

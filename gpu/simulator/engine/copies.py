@@ -9,17 +9,11 @@ from loadsparse.gpu.simulator.engine.native import (
     fill,
     inline,
     load8,
-    load16,
-    load32,
     load64,
-    lshr,
     smax,
     smin,
     store8,
-    store16,
-    store32,
     store64,
-    uge,
     ugt,
     ult,
 )
@@ -30,8 +24,9 @@ from loadsparse.gpu.simulator.engine.records import report
 def pending_scan(B: int, site: int, thread: int, offset: int, address: int, size: int, detail: int) -> int:
     """Reports the access if any of its 4-byte words is pending; the lowest one names the copy."""
     pending = load64(B + L.B_PENDING)
-    if size == 16 and load64(pending + 2 * offset) | load64(pending + 2 * offset + 8) == 0:
-        if load64(pending + 2 * offset + 16) | load64(pending + 2 * offset + 24) == 0:
+    if size == 16:
+        row = pending + 2 * offset
+        if load64(row) | load64(row + 8) | load64(row + 16) | load64(row + 24) == 0:
             return 0
     for word in range(offset // 4, (offset + size - 1) // 4 + 1):
         mark = load64(pending + 8 * word)
@@ -43,18 +38,20 @@ def pending_scan(B: int, site: int, thread: int, offset: int, address: int, size
 
 @inline
 def pending_access(B: int, site: int, thread: int, offset: int, address: int, size: int, detail: int) -> int:
-    if load64(B + L.B_PENDING_COUNT) != 0:
-        if offset < load64(B + L.B_PENDING_HIGH) and offset + size > load64(B + L.B_PENDING_LOW):
-            pending_scan(B, site, thread, offset, address, size, detail)
+    if load64(B + L.B_PENDING_COUNT) == 0:
+        return 0
+    if offset < load64(B + L.B_PENDING_HIGH) and offset + size > load64(B + L.B_PENDING_LOW):
+        pending_scan(B, site, thread, offset, address, size, detail)
     return 0
 
 
 @inline
 def pending_source(B: int, site: int, thread: int, address: int, size: int) -> int:
     """A write to global memory that a pending copy of this block reads."""
-    if load64(B + L.B_PENDING_COUNT) != 0:
-        if ult(address, load64(B + L.B_SOURCE_HIGH)) and ugt(address + size, load64(B + L.B_SOURCE_LOW)):
-            source_scan(B, site, thread, address, size)
+    if load64(B + L.B_PENDING_COUNT) == 0:
+        return 0
+    if ult(address, load64(B + L.B_SOURCE_HIGH)) and ugt(address + size, load64(B + L.B_SOURCE_LOW)):
+        source_scan(B, site, thread, address, size)
     return 0
 
 
@@ -69,10 +66,10 @@ def source_scan(B: int, site: int, thread: int, address: int, size: int) -> int:
             entry = queue + L.QUEUE_HEADER + (i % L.QUEUE_CAPACITY) * L.Q_COPY_BYTES
             start = load64(entry + L.Q_SOURCE)
             mark = load64(entry + L.Q_MARK)
-            if address < start + load64(entry + L.Q_READ) and address + size > start:
-                if oldest == -1 or mark < oldest:
-                    oldest = mark
-                    name = load64(entry + L.Q_SITE)
+            touches = address < start + load64(entry + L.Q_READ) and address + size > start
+            if touches and (oldest == -1 or mark < oldest):
+                oldest = mark
+                name = load64(entry + L.Q_SITE)
     if oldest != -1:
         report(B, L.PENDING, site, name, thread, address, size, L.SOURCE)
     return 0
@@ -170,12 +167,27 @@ def abandon(B: int, W: int, mask: int, granule: int, checks: int) -> int:
             entry = take(queue)
             if checks & L.CHECK_PENDING:
                 target = load64(entry + L.Q_TARGET)
-                report(B, L.PENDING, load64(entry + L.Q_SITE), -1, thread, target, load64(entry + L.Q_BYTES), L.UNWAITED)
+                report(
+                    B, L.PENDING, load64(entry + L.Q_SITE), -1, thread, target, load64(entry + L.Q_BYTES), L.UNWAITED
+                )
             land(B, W, lane, entry, granule, checks)
     return 0
 
 
-def issue(B: int, W: int, site: int, lane: int, target: int, source: int, pointer: int, shadow: int, size: int, bytes_read: int, granule: int, checks: int) -> int:
+def issue(
+    B: int,
+    W: int,
+    site: int,
+    lane: int,
+    target: int,
+    source: int,
+    pointer: int,
+    shadow: int,
+    size: int,
+    bytes_read: int,
+    granule: int,
+    checks: int,
+) -> int:
     """Queues one legal copy; `pointer` and `shadow` are host addresses of the source (shadow 0: all defined)."""
     thread = load64(W + L.W_INDEX) * 32 + lane
     queue = load64(B + L.B_QUEUE) + thread * L.QUEUE_BYTES

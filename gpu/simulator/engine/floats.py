@@ -335,7 +335,9 @@ def test_property(x: Lowering, instruction: Instruction) -> None:
             flag = floats.compare("uno", element, value, value)
         case "normal":
             above = floats.compare("uge", integer, magnitude, splat(integer, 1 << fraction))
-            flag = code.op("and", "<32 x i1>", above, floats.compare("ult", integer, magnitude, splat(integer, infinity)))
+            flag = code.op(
+                "and", "<32 x i1>", above, floats.compare("ult", integer, magnitude, splat(integer, infinity))
+            )
         case _:
             below = floats.compare("ult", integer, magnitude, splat(integer, 1 << fraction))
             flag = code.op("and", "<32 x i1>", below, floats.compare("ne", integer, magnitude, splat(integer, 0)))

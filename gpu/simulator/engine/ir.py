@@ -120,7 +120,7 @@ class Code:
 
     def mask_and(self, a: str, b: str) -> str:
         """AND of two i32 masks, folding constants."""
-        if a == FULL or a == b:
+        if a in (FULL, b):
             return b
         if b == FULL:
             return a

@@ -72,7 +72,9 @@ class Launch:
         parameters[: request.parameters.size] = request.parameters
         self.parameters = self.memory.hold(parameters)
         library = runtime.library()
-        names = {name: library.addresses[runtime.prefix() + name] for name in ("run_blocks", "start_block", "run_block")}
+        names = {
+            name: library.addresses[runtime.prefix() + name] for name in ("run_blocks", "start_block", "run_block")
+        }
         self.run_blocks = function(names["run_blocks"], 5)
         self.start_block = function(names["start_block"], 3)
         self.run_block = function(names["run_block"], 1)
@@ -107,7 +109,11 @@ class Launch:
         state = memory.take(L.WORKER_BYTES)
         _words(state, 8)[L.K_BUDGET // 8] = min(self.request.budget, 2**62)
         worker = Worker(
-            0, state, _words(counters, sites * 8).reshape(sites, 8), _words(counts, (blocks + 1) * 4).reshape(-1, 4), hazards
+            0,
+            state,
+            _words(counters, sites * 8).reshape(sites, 8),
+            _words(counts, (blocks + 1) * 4).reshape(-1, 4),
+            hazards,
         )
         worker.block = self.block(worker)
         return worker
@@ -174,7 +180,9 @@ class Launch:
         workers = [self.worker() for _ in range(count)]
         if count > 1:
             threads = [
-                threading.Thread(target=self.run_blocks, args=(w.block, i, self.blocks, count, self.compiled.clear_bytes))
+                threading.Thread(
+                    target=self.run_blocks, args=(w.block, i, self.blocks, count, self.compiled.clear_bytes)
+                )
                 for i, w in enumerate(workers)
             ]
             for thread in threads:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from loadsparse.gpu.simulator.request import HazardKind
+
 # block: launch constants
 B_NTID = 0
 B_CTAID = 24
@@ -61,9 +63,7 @@ BARRIER_ARRIVED = 0
 BARRIER_NEEDED = 8
 BARRIER_WARPS = 16
 BARRIER_POPC = 24
-BARRIER_ALL = 32
-BARRIER_ANY = 40
-BARRIER_RESULT = 48
+BARRIER_FALSE = 32
 BLOCK_BYTES = B_BARRIERS + 16 * BARRIER_BYTES
 
 # worker
@@ -80,7 +80,7 @@ W_WAITING = 132
 W_INDEX = 136
 W_STATUS = 144
 W_BARRIER = 152
-W_FENCED = 160
+W_RESULT = 160
 W_TID = 192
 W_ADDRESS = 576
 W_DATA = 832
@@ -104,7 +104,9 @@ T_DATA, T_BYTES, T_DEFINED, T_READ_ONLY, T_ENTRY_BYTES = 0, 8, 16, 24, 32
 H_COUNT, H_RECORDS, H_CAPACITY = 0, 64, 8192
 H_KIND, H_SITE, H_OTHER, H_BLOCK, H_THREAD, H_ADDRESS, H_SIZE, H_DETAIL, H_EVENTS, H_BYTES = range(0, 80, 8)
 
-KINDS = ("bounds", "alignment", "uninitialized", "race", "pending", "convergence", "deadlock", "budget", "trap")
+KINDS: tuple[HazardKind, ...] = (
+    "bounds", "alignment", "uninitialized", "race", "pending", "convergence", "deadlock", "budget", "trap",
+)  # fmt: skip
 BOUNDS, ALIGNMENT, UNINITIALIZED, RACE, PENDING, CONVERGENCE, DEADLOCK, BUDGET, TRAP = range(9)
 DETAILS = (
     "", "guard", "address", "value", "write after write", "read after write", "write after read", "read", "write",

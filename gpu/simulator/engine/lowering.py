@@ -74,6 +74,8 @@ class Frame:
     multiplies: dict[str, Multiply] = field(default_factory=dict)
     """The Tensor Core variants that it needs, by name."""
     has_copies: bool = False
+    orders_by_atomics: bool = False
+    """Fences, acquire or release occur."""
     is_entry: bool = True
     param_bytes: int = 0
     index: int = 0
@@ -214,6 +216,10 @@ class Lowering:
             return code.broadcast("i32", code.load("i32", "%B", layout.B_WARP_COUNT, 8)), "i32"
         if name == "WARP_SZ":
             return splat("i32", 32), "i32"
+        if name in ("smid", "gridid"):
+            return splat("i32", 0), "i32"
+        if name == "nsmid":
+            return splat("i32", 1), "i32"
         if name in ("dynamic_smem_size", "total_smem_size"):
             offset = layout.B_DYNAMIC_SHARED if name == "dynamic_smem_size" else layout.B_SHARED_BYTES
             return code.broadcast("i32", code.load("i32", "%B", offset, 8)), "i32"
@@ -303,17 +309,13 @@ class Lowering:
     def _cvta(self, instruction: Instruction) -> tuple[str, str]:
         """Generic addresses carry the window's allocation number; window offsets do not."""
         modifiers = instruction.modifiers
-        space = next((m for m in modifiers if m in WINDOW), "global")
-        wide = vec("i64")
+        space = next(b for m in modifiers if (b := m.partition("::")[0]) in WINDOW)
         type_ = modifiers[-1]
-        source = instruction.operands[1]
-        value = self.resize(self.get(source, type_), f"i{WIDTH[type_]}", "i64")
-        if space in ("shared", "local", "param"):
-            if "to" in modifiers:
-                value = self.code.op("and", wide, value, splat("i64", 2**ALLOCATION_BITS - 1))
-            else:
-                value = self.code.op("or", wide, value, splat("i64", WINDOW[space] << ALLOCATION_BITS))
-        return self.resize(value, "i64", f"i{WIDTH[type_]}"), f"i{WIDTH[type_]}"
+        element = f"i{WIDTH[type_]}"
+        value = self.get(instruction.operands[1], type_)
+        base = WINDOW[space] << ALLOCATION_BITS if space in ("shared", "local", "param") else 0
+        step = (-base if "to" in modifiers else base) & (2 ** WIDTH[type_] - 1)
+        return self.code.op("add", vec(element), value, splat(element, step)), element
 
     def second(self, operand: Operand | None) -> tuple[Operand | None, Operand | None]:
         """A destination that may be a pair ``d|p``."""

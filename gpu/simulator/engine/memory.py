@@ -136,11 +136,11 @@ def put_addresses(x: Lowering, operand: Operand | None) -> str:
     return missing(x, x.defined_of(operand), x.mask)
 
 
-def helper(x: Lowering, name: str, function: str, *constants: int) -> str:
-    """A function (B, W, site, mask) that is `function` with these constants; returns its name."""
+def helper(x: Lowering, name: str, function: str, *constants: int, pointers: list[str] | None = None) -> str:
+    """A function (B, W, site, mask) that is `function` with these constants (then pointers); returns its name."""
     full = "_".join([name, *(str(c) for c in constants)])
     if full not in x.frame.helpers:
-        passed = "".join(f", i64 {c}" for c in constants)
+        passed = "".join(f", i64 {c}" for c in (*constants, *(pointers or ())))
         x.frame.helpers[full] = (
             f"define internal i64 @{full}(i64 %B, i64 %W, i64 %site, i64 %mask) noinline nounwind {{\n"
             f"  %r = call i64 @{runtime.prefix()}{function}(i64 %B, i64 %W, i64 %site, i64 %mask{passed})\n"
@@ -292,6 +292,8 @@ def _copy(x: Lowering, instruction: Instruction, bits: int) -> None:
 @lowers("ldmatrix")
 def load_matrix(x: Lowering, instruction: Instruction) -> None:
     """Rows come from the addresses of lanes 8j..8j+7; a row-major matrix already lies in lane order."""
+    if instruction.guard is not None:
+        raise refuse(instruction, "with a guard")
     modifiers = instruction.modifiers
     count = next(int(m[1]) for m in modifiers if m in ("x1", "x2", "x4"))
     space = space_of(instruction)

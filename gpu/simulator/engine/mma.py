@@ -395,7 +395,9 @@ class _Emitter:
         half = code.v(f"fptrunc <16 x float> {odd} to <16 x half>")
         return self.half_to_float(code.v(f"bitcast <16 x half> {half} to <16 x i16>"))
 
-    def patch_special(self, result: str, terms: list[tuple[tuple[str, str], tuple[str, str]]], c: str, special: str) -> str:
+    def patch_special(
+        self, result: str, terms: list[tuple[tuple[str, str], tuple[str, str]]], c: str, special: str
+    ) -> str:
         """NaN and infinities by IEEE on the inputs; the rare path is a branch."""
         code = self.code
         c_size = code.intrinsic("llvm.fabs.v16f32", "<16 x float>", ("<16 x float>", c))

@@ -47,7 +47,9 @@ _COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "slt", ast.LtE: "sle", ast.Gt
 _UNSIGNED = {"ult": "ult", "ule": "ule", "ugt": "ugt", "uge": "uge"}
 _INTRINSICS = {"umin": "umin", "smin": "smin", "smax": "smax"}
 
-DECLARATIONS = vectors.text() + """\
+DECLARATIONS = (
+    vectors.text()
+    + """\
 declare i64 @llvm.umin.i64(i64, i64)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.smax.i64(i64, i64)
@@ -56,6 +58,7 @@ declare i64 @llvm.cttz.i64(i64, i1)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 """
+)
 
 
 class _Translator:
@@ -124,8 +127,9 @@ class _Translator:
 
     def statement(self, node: ast.stmt) -> None:
         match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=expression) | ast.AnnAssign(
-                target=ast.Name(id=name), value=ast.expr() as expression
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=expression)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as expression)
             ):
                 value = self.integer(expression)
                 self.emit(f"store i64 {value}, ptr {self.locals[name]}")

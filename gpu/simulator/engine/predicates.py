@@ -10,7 +10,18 @@ from loadsparse.gpu.simulator.engine.ir import splat, vec
 from loadsparse.gpu.simulator.engine.lowering import TABLE, Lowering, lowers, refuse
 from loadsparse.gpu.simulator.program import WIDTH, Instruction
 
-_INTEGER = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
+_INTEGER = {
+    "eq": "eq",
+    "ne": "ne",
+    "lt": "lt",
+    "le": "le",
+    "gt": "gt",
+    "ge": "ge",
+    "lo": "lt",
+    "ls": "le",
+    "hi": "gt",
+    "hs": "ge",
+}
 _FLOAT = {"eq": "oeq", "ne": "one", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "equ": "ueq", "neu": "une",
           "ltu": "ult", "leu": "ule", "gtu": "ugt", "geu": "uge", "num": "ord", "nan": "uno"}  # fmt: skip
 
@@ -66,7 +77,9 @@ def compare(x: Lowering, instruction: Instruction) -> None:
     return None
 
 
-def _either(integer: Callable[[Lowering, Instruction], None], floating: Callable[[Lowering, Instruction], None]) -> Callable[[Lowering, Instruction], None]:
+def _either(
+    integer: Callable[[Lowering, Instruction], None], floating: Callable[[Lowering, Instruction], None]
+) -> Callable[[Lowering, Instruction], None]:
     def dispatch(x: Lowering, instruction: Instruction) -> None:
         (floating if fp.is_float(instruction) else integer)(x, instruction)
 

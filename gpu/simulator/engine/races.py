@@ -67,7 +67,18 @@ def suspicious(cell: int, floor: int, thread: int) -> int:
 
 
 @inline
-def race_read(B: int, floor: int, cell: int, writes: int, reads: int, older: int, thread: int, offset: int, size: int, granule: int) -> int:
+def race_read(
+    B: int,
+    floor: int,
+    cell: int,
+    writes: int,
+    reads: int,
+    older: int,
+    thread: int,
+    offset: int,
+    size: int,
+    granule: int,
+) -> int:
     """A legal read of shared memory by one lane; `cell` is `cell_of`, the rows are the block's."""
     count = (size + granule - 1) // granule
     first = offset // granule
@@ -138,7 +149,21 @@ def same_bytes(B: int, W: int, lane: int, other: int, mask: int, place: int, siz
 
 
 @inline
-def race_write(B: int, W: int, floor: int, cell: int, writes: int, reads: int, older: int, lane: int, mask: int, offset: int, size: int, granule: int, width: int) -> int:
+def race_write(
+    B: int,
+    W: int,
+    floor: int,
+    cell: int,
+    writes: int,
+    reads: int,
+    older: int,
+    lane: int,
+    mask: int,
+    offset: int,
+    size: int,
+    granule: int,
+    width: int,
+) -> int:
     """A legal write by one lane; `width` is the element width of a plain store (equal bytes do not race), or 0."""
     thread = load64(W + L.W_INDEX) * 32 + lane
     count = (size + granule - 1) // granule
@@ -169,7 +194,9 @@ def race_write(B: int, W: int, floor: int, cell: int, writes: int, reads: int, o
     return 0
 
 
-def write_conflicts(B: int, W: int, mine: int, lane: int, mask: int, first: int, count: int, size: int, width: int) -> int:
+def write_conflicts(
+    B: int, W: int, mine: int, lane: int, mask: int, first: int, count: int, size: int, width: int
+) -> int:
     """Reports, granule by granule, conflicts with the last write, then with the older and the newer read."""
     thread = (mine >> L.THREAD_SHIFT) & L.THREAD_MASK
     granule = load64(B + L.B_GRANULE)
@@ -229,4 +256,24 @@ def join(B: int, into: int, source: int) -> int:
     for u in range(load64(B + L.B_WARP_COUNT) * 32):
         here = order + 4 * (into * 1024 + u)
         store32(here, smax(load32(here), load32(order + 4 * (source * 1024 + u))))
+    return 0
+
+
+def synchronise_some(B: int, warp_bytes: int, arrived: int, waiting: int) -> int:
+    """A barrier of some warps: those that wait learn everything that those that arrived knew or did."""
+    clock = load64(B + L.B_CLOCK) + 1
+    store64(B + L.B_CLOCK, clock)
+    order = load64(B + L.B_ORDER)
+    threads = load64(B + L.B_WARP_COUNT) * 32
+    for u in range(threads):
+        known = 0
+        for thread in range(threads):
+            if (arrived >> (thread // 32)) & 1 != 0 and alive(B, warp_bytes, thread):
+                known = smax(known, load32(order + 4 * (thread * 1024 + u)))
+        if (arrived >> (u // 32)) & 1 != 0 and alive(B, warp_bytes, u):
+            known = clock
+        for thread in range(threads):
+            if (waiting >> (thread // 32)) & 1 != 0 and alive(B, warp_bytes, thread):
+                place = order + 4 * (thread * 1024 + u)
+                store32(place, smax(load32(place), known))
     return 0

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import layout as L
-from loadsparse.gpu.simulator.engine.native import ctz, inline, load8, load16, load32, load64, store8, store16, store32, store64
+from loadsparse.gpu.simulator.engine.native import (
+    ctz,
+    inline,
+    load8,
+    load16,
+    load32,
+    load64,
+    store8,
+    store16,
+    store32,
+    store64,
+)
 
 
 @inline
@@ -37,10 +48,10 @@ def report(B: int, kind: int, site: int, other: int, thread: int, address: int, 
     count = load64(table + L.H_COUNT)
     for i in range(count):
         record = table + L.H_RECORDS + i * L.H_BYTES
-        if load64(record + L.H_KIND) == kind and load64(record + L.H_SITE) == site:
-            if load64(record + L.H_OTHER) == other:
-                store64(record + L.H_EVENTS, load64(record + L.H_EVENTS) + 1)
-                return 0
+        same = load64(record + L.H_KIND) == kind and load64(record + L.H_SITE) == site
+        if same and load64(record + L.H_OTHER) == other:
+            store64(record + L.H_EVENTS, load64(record + L.H_EVENTS) + 1)
+            return 0
     if count >= L.H_CAPACITY:
         return 0
     record = table + L.H_RECORDS + count * L.H_BYTES

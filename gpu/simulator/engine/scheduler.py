@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import layout as L
 from loadsparse.gpu.simulator.engine.copies import abandon
-from loadsparse.gpu.simulator.engine.native import copy, ctz, fill, inline, invoke2, load32, load64, popcount, store32, store64
-from loadsparse.gpu.simulator.engine.races import join, synchronise_all, synchronise_live
+from loadsparse.gpu.simulator.engine.native import (
+    copy,
+    ctz,
+    fill,
+    inline,
+    invoke2,
+    load32,
+    load64,
+    popcount,
+    store32,
+    store64,
+)
+from loadsparse.gpu.simulator.engine.races import join, synchronise_all, synchronise_live, synchronise_some
 from loadsparse.gpu.simulator.engine.records import report, report_lanes, stop
 
 FRESH, FINISHED, GAVE_WAY, STOPPED = 0, 1, 2, 3
@@ -139,7 +150,7 @@ def arrive(B: int, W: int, site: int, number: int, threads: int, waits: int, pre
     live = load32(W + L.W_LIVE)
     store64(barrier + L.BARRIER_POPC, load64(barrier + L.BARRIER_POPC) + popcount(predicate & live))
     if predicate & live != live:
-        store64(barrier + L.BARRIER_ALL, 1)
+        store64(barrier + L.BARRIER_FALSE, 1)
     if waits:
         store64(barrier + L.BARRIER_WARPS, load64(barrier + L.BARRIER_WARPS) | (1 << index))
         store64(W + L.W_STATUS, L.AT_BARRIER)
@@ -169,11 +180,14 @@ def check_barrier(B: int, number: int) -> int:
             return 0
     elif popcount(arrived) * 32 < needed:
         return 0
-    fill(barrier, 0, L.BARRIER_RESULT)
+    result = load64(barrier + L.BARRIER_POPC)
+    result = result | ((result != 0) << 33) | ((load64(barrier + L.BARRIER_FALSE) == 0) << 32)
+    fill(barrier, 0, L.BARRIER_BYTES)
     order(B, arrived, waiting, missing, exited)
     for index in range(count):
         if (waiting >> index) & 1 != 0:
             store64(warp_at(B, index) + L.W_STATUS, L.READY)
+            store64(warp_at(B, index) + L.W_RESULT, result)
     return 1
 
 
@@ -184,7 +198,8 @@ def order(B: int, arrived: int, waiting: int, missing: int, exited: int) -> int:
             synchronise_all(B)
         else:
             synchronise_live(B, load64(B + L.B_WARP_BYTES))
-        return 0
+    elif load64(B + L.B_ORDER) != 0:
+        synchronise_some(B, load64(B + L.B_WARP_BYTES), arrived, waiting)
     return 0
 
 
@@ -266,7 +281,9 @@ def gather_masked(B: int, W: int, site: int, mask: int, guards: int, block: int,
 def stuck(B: int, W: int) -> int:
     """No lane of the warp can run: the rendezvous will never be complete."""
     live = load32(W + L.W_LIVE)
-    report(B, L.CONVERGENCE, load32(W + L.W_PC + 4 * ctz(live)), -2, load64(W + L.W_INDEX) * 32 + ctz(live), 0, -1, L.STUCK)
+    report(
+        B, L.CONVERGENCE, load32(W + L.W_PC + 4 * ctz(live)), -2, load64(W + L.W_INDEX) * 32 + ctz(live), 0, -1, L.STUCK
+    )
     store64(load64(B + L.B_WORKER) + L.K_STOPPED, L.CONVERGENCE + 1)
     return 0
 

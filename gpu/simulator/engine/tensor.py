@@ -83,7 +83,11 @@ def _defined(
     for index in range(results):
         if results == 4:
             mask = code.mask_and(rows[index >> 1], columns[index & 1])
-            masks.append(code.mask_and(mask, x.defined_of(*(c[index : index + 1] if len(c) == 4 else c[index >> 1 : (index >> 1) + 1]))))
+            masks.append(
+                code.mask_and(
+                    mask, x.defined_of(*(c[index : index + 1] if len(c) == 4 else c[index >> 1 : (index >> 1) + 1]))
+                )
+            )
         else:
             mask = code.mask_and(rows[index], code.mask_and(*columns))
             known = c[index : index + 1] if len(c) == 2 else c[2 * index : 2 * index + 2]

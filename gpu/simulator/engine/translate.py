@@ -9,6 +9,7 @@ that a warp can be suspended at a barrier and resumed.
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import (  # noqa: F401  (lowerings register themselves)
+    atomics,
     convert,
     floats,
     integers,
@@ -20,6 +21,7 @@ from loadsparse.gpu.simulator.engine import (  # noqa: F401  (lowerings register
     warps,
 )
 from loadsparse.gpu.simulator.engine.blocks import (
+    ENDS,
     Block,
     Flow,
     analyse,
@@ -28,6 +30,7 @@ from loadsparse.gpu.simulator.engine.blocks import (
     is_masked_sync,
     is_rendezvous,
     live_out,
+    names_everyone,
 )
 from loadsparse.gpu.simulator.engine.ir import FULL, Code, splat, vec
 from loadsparse.gpu.simulator.engine.lowering import TABLE, Frame, Lowering, element_of, refuse
@@ -36,7 +39,9 @@ from loadsparse.gpu.simulator.layout import Layout
 from loadsparse.gpu.simulator.program import Instruction, Kernel, Register
 from loadsparse.gpu.simulator.request import QUANTUM, Checks
 
-SILENT = frozenset({"membar", "fence", "prefetch", "prefetchu", "discard", "applypriority", "pmevent", "griddepcontrol"})
+SILENT = frozenset(
+    {"membar", "fence", "prefetch", "prefetchu", "discard", "applypriority", "pmevent", "griddepcontrol"}
+)
 
 
 class Translation:
@@ -50,6 +55,12 @@ class Translation:
         granule = narrowest_access(kernel)
         self.frame = Frame(kernel, self.flow, checks, arch, granule, place.shared_bytes, slots, defined_slots)
         self.frame.has_copies = any(i.name == "cp" for i in kernel.instructions)
+        self.frame.orders_by_atomics = any(
+            i.name in ("membar", "fence") or {"acquire", "release", "acq_rel"} & set(i.modifiers)
+            for i in kernel.instructions
+        )
+        self.resumes: list[tuple[int, str]] = []
+        """Extra program counters (bar.red results to be fetched) and their labels."""
         self.frame.param_bytes = sum(v.size for v in kernel.parameters[-1:]) + sum(
             v.offset for v in kernel.parameters[-1:]
         )
@@ -102,7 +113,8 @@ class Translation:
         helpers = "\n".join(self.frame.helpers.values())
         known = set(runtime.inline_text().splitlines())
         external = "\n".join(sorted(code.declared - known))
-        body = "\n".join(code.lines)
+        resumes = " ".join(f"i32 {number}, label %{label}" for number, label in self.resumes)
+        body = "\n".join(code.lines).replace("; RESUMES", resumes)
         metadata = '!0 = !{!"branch_weights", i32 2000, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 2000}\n'
         return (
             f"{runtime.inline_text()}\n{external}\n{helpers}\n"
@@ -132,8 +144,8 @@ class Translation:
         ways = " ".join(f"i32 {b.number}, label %full_{b.number}" for b in self.flow.blocks if b.coarse)
         code.close(f"switch i32 {lowest}, label %dispatch_masked [ {ways} ]")
         code.start("dispatch_masked")
-        ways = " ".join(f"i32 {b.number}, label %masked_{b.number}" for b in self.flow.blocks)
-        code.close(f"switch i32 {lowest}, label %the_end [ {ways} ]")
+        ways = " ".join(f"i32 {b.number}, label %masked_{b.number}" for b in self.flow.blocks) + " ; RESUMES"
+        code.close(f"switch i32 {lowest}, label %the_end [ {ways}\n  ]")
         code.start("nobody")
         gone = code.v(f"icmp eq i32 {live}, 0")
         code.branch(gone, "exited", "stuck")
@@ -180,10 +192,30 @@ class Translation:
             last += 1
         stop = blocks[last].stop
         self.code.start(f"full_{first.number}")
+        self._expect_everyone(first)
         self._count(first, stop - first.start, FULL)
         lowering = Lowering(self.frame, self.code, FULL, live_out(self.flow, blocks[last]))
         self._instructions(lowering, first.start, stop)
         self._leave(lowering, blocks[last], FULL)
+
+    def _expect_everyone(self, block: Block) -> None:
+        """A full warp passes a rendezvous by mask freely only if every mask names everyone."""
+        instruction = self.kernel.instructions[block.start]
+        if not is_masked_sync(instruction) or names_everyone(instruction):
+            return
+        code = self.code
+        lowering = Lowering(self.frame, code, FULL, set())
+        members = lowering.get(instruction.operands[-1], "b32")
+        named = code.bits(code.v(f"icmp eq {vec('i32')} {members}, {splat('i32', -1)}"))
+        self.guarded(lowering, instruction, report=False)
+        every = code.mask_and(named, lowering.mask)
+        whole, parts = code.fresh("whole"), code.fresh("parts")
+        code.branch(code.v(f"icmp eq i32 {every}, -1"), whole, parts)
+        code.start(parts)
+        self.store_pc(FULL, splat("i32", block.number))
+        code.emit("store i32 -1, ptr %mask")
+        code.goto(f"masked_{block.number}")
+        code.start(whole)
 
     def _masked(self, block: Block) -> None:
         code = self.code
@@ -225,7 +257,7 @@ class Translation:
         for index in range(start, stop):
             instruction = self.kernel.instructions[index]
             self.frame.index = index
-            if instruction.name in ("bra", "brx", "ret", "exit", "trap", "call") or is_barrier_like(instruction):
+            if instruction.name in ENDS or is_barrier_like(instruction):
                 continue
             self.guarded(lowering, instruction)
             if instruction.name in SILENT:
@@ -236,7 +268,7 @@ class Translation:
             lowered(lowering, instruction)
         lowering.mask = lowering.group_mask
 
-    def guarded(self, lowering: Lowering, instruction: Instruction) -> None:
+    def guarded(self, lowering: Lowering, instruction: Instruction, report: bool = True) -> None:
         """Sets the lanes in which an instruction takes effect; an undefined guard is reported."""
         lowering.mask = lowering.group_mask
         lowering.bad_guard = "0"
@@ -249,11 +281,29 @@ class Translation:
             bits = code.v(f"xor i32 {bits}, -1")
         lowering.mask = code.mask_and(lowering.group_mask, bits)
         defined = lowering.defined_register(guard.register)
-        if defined != FULL:
+        if defined != FULL and report:
             bad = code.v(f"xor i32 {defined}, -1")
             lowering.bad_guard = code.mask_and(bad, lowering.group_mask)
             if not memory.reports_itself(instruction):
                 memory.report_undefined(lowering, lowering.bad_guard, "0", "0", -1)
+        if is_aligned(instruction) and report and self.checks.convergence:
+            self._guards_differ(lowering)
+
+    def _guards_differ(self, lowering: Lowering) -> None:
+        """Reports the lanes whose guard is false at an aligned instruction, unless all are."""
+        code = self.code
+        absent = code.v(f"xor i32 {lowering.mask}, {lowering.group_mask}")
+        some = code.v(f"icmp ne i32 {lowering.mask}, 0")
+        bad = code.v(f"select i1 {some}, i32 {absent}, i32 0")
+        cold, after = code.fresh("differ"), code.fresh("agree")
+        code.branch(code.v(f"icmp ne i32 {bad}, 0"), cold, after, likely=False)
+        code.start(cold)
+        wide = code.v(f"zext i32 {bad} to i64")
+        self.call_runtime(
+            "report_lanes", "%Bi", "%Wi", layout.CONVERGENCE, self.frame.index, wide, layout.GUARDS_DIFFER
+        )
+        code.goto(after)
+        code.start(after)
 
     # leaving a block
 
@@ -266,12 +316,11 @@ class Translation:
                 self._branch(lowering, block, last, mask)
             case "ret" | "exit":
                 self._exit(lowering, block, last, mask)
-            case "trap" if last.guard is None:
-                lane = self.code.intrinsic("llvm.cttz.i32", "i32", ("i32", mask), ("i1", "false"))
-                wide = self.code.v(f"zext i32 {lane} to i64")
-                self.call_runtime("trapped", "%Bi", "%Wi", block.stop - 1, wide)
-                self.code.close(f"ret i64 {layout.STOPPED}")
-            case "brx" | "trap" | "call":
+            case "trap" | "brkpt":
+                self._trap(lowering, block, last, mask)
+            case "brx":
+                self._indexed(lowering, block, last, mask)
+            case "call":
                 raise refuse(last)
             case _ if is_barrier_like(last):
                 warps.suspend(self, lowering, block, last, mask)
@@ -400,6 +449,63 @@ class Translation:
             self.store_pc(mask, splat("i32", block.number + 1))
         self.code.goto("dispatch")
 
+    def _trap(self, lowering: Lowering, block: Block, instruction: Instruction, mask: str) -> None:
+        code = self.code
+        self.guarded(lowering, instruction)
+        stop, on = code.fresh("trap"), code.fresh("on")
+        code.branch(code.v(f"icmp ne i32 {lowering.mask}, 0"), stop, on, likely=False)
+        code.start(stop)
+        lane = code.intrinsic("llvm.cttz.i32", "i32", ("i32", lowering.mask), ("i1", "false"))
+        self.call_runtime("trapped", "%Bi", "%Wi", block.stop - 1, code.v(f"zext i32 {lane} to i64"))
+        code.close(f"ret i64 {layout.STOPPED}")
+        code.start(on)
+        self.go(block.number + 1, mask, block)
+
+    def _indexed(self, lowering: Lowering, block: Block, instruction: Instruction, mask: str) -> None:
+        """brx.idx: every lane picks its target from a table; always through the dispatcher."""
+        code = self.code
+        index = block.stop - 1
+        if instruction.guard is not None:
+            raise refuse(instruction, "with a guard")
+        lowering.mask, lowering.bad_guard = mask, "0"
+        choice = lowering.get(instruction.operands[0], "b32")
+        bad = memory.missing(lowering, lowering.defined_of(instruction.operands[0]), mask)
+        memory.report_undefined(lowering, "0", bad, "0", -1)
+        targets = branch_labels(self.kernel, instruction)
+        beyond = code.bits(code.v(f"icmp uge {vec('i32')} {choice}, {splat('i32', len(targets))}"))
+        beyond = code.mask_and(beyond, mask)
+        stop, on = code.fresh("beyond"), code.fresh("on")
+        code.branch(code.v(f"icmp ne i32 {beyond}, 0"), stop, on, likely=False)
+        code.start(stop)
+        lane = code.intrinsic("llvm.cttz.i32", "i32", ("i32", beyond), ("i1", "false"))
+        self.call_runtime("trapped", "%Bi", "%Wi", index, code.v(f"zext i32 {lane} to i64"))
+        code.close(f"ret i64 {layout.STOPPED}")
+        code.start(on)
+        pcs = splat("i32", block.number + 1)
+        back = "0"
+        first = "0"
+        for number, target in enumerate(targets):
+            here = code.v(f"icmp eq {vec('i32')} {choice}, {splat('i32', number)}")
+            pcs = code.select(here, "i32", splat("i32", self.flow.target(target)), pcs)
+            if target <= index:
+                lanes = code.mask_and(code.bits(here), mask)
+                back = lanes if back == "0" else code.v(f"or i32 {back}, {lanes}")
+        self.store_pc(mask, pcs)
+        lane = code.intrinsic("llvm.cttz.i32", "i32", ("i32", mask), ("i1", "false"))
+        first = code.v(f"extractelement {vec('i32')} {pcs}, i32 {lane}")
+        other = code.bits(code.v(f"icmp ne {vec('i32')} {pcs}, {code.broadcast('i32', first)}"))
+        split = code.v(f"icmp ne i32 {code.mask_and(other, mask)}, 0")
+        counters = code.load("ptr", "%B", layout.B_COUNTERS, 8)
+        place = layout.C_SITE_BYTES * index + layout.C_DIVERGENT
+        self._bump(counters, place, code.v(f"zext i1 {split} to i64"))
+        if back != "0":
+            loops, done = code.fresh("loops"), code.fresh("done")
+            code.branch(code.v(f"icmp ne i32 {back}, 0"), loops, done)
+            code.start(loops)
+            self._quantum(index, back)
+            code.label(done)
+        code.goto("dispatch")
+
     def exit_lanes(self, leaving: str) -> None:
         wide = self.code.v(f"zext i32 {leaving} to i64")
         self.call_runtime("exit_lanes", "%Bi", "%Wi", wide, self.frame.granule, memory.check_bits(self.frame))
@@ -413,4 +519,4 @@ class Translation:
 
 def is_barrier_like(instruction: Instruction) -> bool:
     """Instructions after which a warp may be suspended; they end a coarse block."""
-    return is_aligned(instruction) and instruction.name in ("bar", "barrier") or instruction.name == "nanosleep"
+    return (is_aligned(instruction) and instruction.name in ("bar", "barrier")) or instruction.name == "nanosleep"

@@ -141,7 +141,8 @@ def _bank_waves() -> str:
 
     Each round lets one word per bank through: the one that a scatter by bank left there.
     """
-    gather = "call <32 x i32> @llvm.masked.gather.v32i32.v32p0(<32 x ptr> %slots, <32 x i1> %left, <32 x i32> zeroinitializer)"
+    v = "<32 x i32>"
+    gather = f"call {v} @llvm.masked.gather.v32i32.v32p0(<32 x ptr> %slots, <32 x i1> %left, {v} zeroinitializer)"
     return (
         "declare <32 x i32> @llvm.masked.gather.v32i32.v32p0(<32 x ptr>, <32 x i1>, <32 x i32>)\n"
         "declare void @llvm.masked.scatter.v32i32.v32p0(<32 x i32>, <32 x ptr>, <32 x i1>)\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadsparse.gpu.simulator.engine import layout
-from loadsparse.gpu.simulator.engine.blocks import Block, is_barrier, is_masked_sync
+from loadsparse.gpu.simulator.engine.blocks import Block, is_barrier, is_masked_sync, live_out
 from loadsparse.gpu.simulator.engine.ir import FULL, lanes, splat, vec
 from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
 from loadsparse.gpu.simulator.engine.memory import call_runtime, report_undefined, widen
@@ -43,24 +43,60 @@ def suspend(translation: Translation, x: Lowering, block: Block, instruction: In
         translation.store_pc(mask, splat("i32", following))
         code.close(f"ret i64 {layout.YIELDED}")
         return
-    modifiers, operands = instruction.modifiers, instruction.operands
-    if "red" in modifiers:
+    reduction = "red" in instruction.modifiers
+    operands = instruction.operands[1:] if reduction else instruction.operands
+    waits = "arrive" not in instruction.modifiers
+    counted = len(operands) > (2 if reduction else 1)
+    if not isinstance(operands[0], Immediate) or operands[0].value > 15 or (not waits and not counted):
         raise refuse(instruction)
-    number, *rest = operands
-    waits = 0 if "arrive" in modifiers else 1
-    if not isinstance(number, Immediate) or rest or not waits:
-        raise refuse(instruction)
-    everyone = widen(x, FULL)
+    threads = "0"
+    if counted:
+        lane = code.intrinsic("llvm.cttz.i32", "i32", ("i32", mask), ("i1", "false"))
+        count = code.v(f"extractelement {vec('i32')} {x.get(operands[1], 'b32')}, i32 {lane}")
+        threads = code.v(f"zext i32 {count} to i64")
+    flags = code.bits(x.get(operands[-1], "pred")) if reduction else FULL
     waiting = call_runtime(
-        x, "arrive", "%Bi", "%Wi", block.stop - 1, number.value, 0, waits, everyone
+        x, "arrive", "%Bi", "%Wi", block.stop - 1, operands[0].value, threads, int(waits), widen(x, flags)
     )
+    if reduction:
+        following = _resume(translation, block, instruction)
+        translation.store_pc(mask, splat("i32", following))
     hold, on = code.fresh("hold"), code.fresh("on")
     code.branch(code.v(f"icmp ne i64 {waiting}, 0"), hold, on)
     code.start(hold)
-    translation.store_pc(mask, splat("i32", following))
+    if not reduction:
+        translation.store_pc(mask, splat("i32", following))
     code.close(f"ret i64 {layout.WAITS}")
     code.start(on)
-    translation.go(following, mask, block)
+    if reduction:
+        code.goto("dispatch")
+        _fetch(translation, block, instruction)
+    else:
+        translation.go(following, mask, block)
+
+
+def _resume(translation: Translation, block: Block, instruction: Instruction) -> int:
+    """A program counter behind all blocks at which a warp fetches the result of bar.red."""
+    number = translation.count + 1 + len(translation.resumes)
+    translation.resumes.append((number, f"fetch_{number}"))
+    return number
+
+
+def _fetch(translation: Translation, block: Block, instruction: Instruction) -> None:
+    """Writes the result of bar.red and goes on behind it."""
+    code = translation.code
+    code.start(translation.resumes[-1][1])
+    mask = code.v("load i32, ptr %mask")
+    x = Lowering(translation.frame, code, mask, live_out(translation.flow, block))
+    result = code.load("i64", "%W", layout.W_RESULT, 8)
+    if "popc" in instruction.modifiers:
+        value = code.broadcast("i32", code.v(f"trunc i64 {result} to i32"))
+        x.put_operand(instruction.operands[0], value, "i32", FULL)
+    else:
+        shift = 32 if "and" in instruction.modifiers else 33
+        bit = code.v(f"trunc i64 {code.v(f'lshr i64 {result}, {shift}')} to i1")
+        x.put_operand(instruction.operands[0], code.broadcast("i1", bit), "i1", FULL)
+    translation.go(block.number + 1, mask, block)
 
 
 @lowers("shfl")
@@ -103,16 +139,18 @@ def shuffle(x: Lowering, instruction: Instruction) -> None:
         cold, after = code.fresh("absent"), code.fresh("present")
         code.branch(code.v(f"icmp ne i32 {bad}, 0"), cold, after, likely=False)
         code.start(cold)
-        call_runtime(
-            x, "report_lanes", "%Bi", "%Wi", layout.CONVERGENCE, x.frame.index, widen(x, bad), layout.INACTIVE
-        )
+        call_runtime(x, "report_lanes", "%Bi", "%Wi", layout.CONVERGENCE, x.frame.index, widen(x, bad), layout.INACTIVE)
         code.goto(after)
         code.start(after)
     code.store(small, value, "%W", layout.W_DATA, 64)
     base = code.at("%W", layout.W_DATA)
     places = code.v(f"getelementptr i32, ptr {base}, {small} {source}")
     gathered = code.intrinsic(
-        "llvm.masked.gather.v32i32.v32p0", small, ("<32 x ptr>", places), ("<32 x i1>", splat("i1", 1)), (small, "zeroinitializer")
+        "llvm.masked.gather.v32i32.v32p0",
+        small,
+        ("<32 x ptr>", places),
+        ("<32 x i1>", splat("i1", 1)),
+        (small, "zeroinitializer"),
     )
     known = FULL
     own_known = x.defined_of(instruction.operands[1])
@@ -170,3 +208,73 @@ def warp_barrier(x: Lowering, instruction: Instruction) -> None:
 
 
 __all__ = ["gather", "report_undefined", "suspend"]
+
+
+@lowers("match")
+def match(x: Lowering, instruction: Instruction) -> None:
+    """any: the participants with this lane's value; all: everyone's mask if all values agree, else 0."""
+    if not is_masked_sync(instruction):
+        raise refuse(instruction)
+    code = x.code
+    width = 64 if "b64" in instruction.modifiers else 32
+    element = f"i{width}"
+    value = x.get(instruction.operands[1], f"b{width}")
+    first, second = x.second(instruction.operands[0])
+    known = _everyone_defined(x, instruction)
+    if "all" in instruction.modifiers:
+        lane = code.intrinsic("llvm.cttz.i32", "i32", ("i32", x.mask), ("i1", "false"))
+        lead = code.v(f"extractelement {vec(element)} {value}, i32 {code.v(f'and i32 {lane}, 31')}")
+        other = code.bits(code.v(f"icmp ne {vec(element)} {value}, {code.broadcast(element, lead)}"))
+        same = code.v(f"icmp eq i32 {code.mask_and(other, x.mask)}, 0")
+        mask = code.v(f"select i1 {same}, i32 {x.mask}, i32 0")
+        x.put_operand(first, code.broadcast("i32", mask), "i32", known)
+        x.put_operand(second, code.broadcast("i1", same), "i1", known)
+        return
+    result = splat("i32", 0)
+    for lane_number in range(32):
+        lead = code.v(f"extractelement {vec(element)} {value}, i32 {lane_number}")
+        same_lanes = code.bits(code.v(f"icmp eq {vec(element)} {value}, {code.broadcast(element, lead)}"))
+        mask = code.mask_and(same_lanes, x.mask)
+        result = code.v(f"insertelement {vec('i32')} {result}, i32 {mask}, i32 {lane_number}")
+    x.put_operand(first, result, "i32", known)
+
+
+def _everyone_defined(x: Lowering, instruction: Instruction) -> str:
+    """All ones if the source is defined in every participant, else 0."""
+    defined = x.defined_of(instruction.operands[1])
+    if defined == FULL:
+        return FULL
+    hole = x.code.mask_and(x.code.v(f"xor i32 {defined}, -1"), x.mask)
+    return x.code.v(f"sext i1 {x.code.v(f'icmp eq i32 {hole}, 0')} to i32")
+
+
+@lowers("redux")
+def reduce(x: Lowering, instruction: Instruction) -> None:
+    """add, min, max, and, or, xor over the participants."""
+    if not is_masked_sync(instruction):
+        raise refuse(instruction)
+    code, small = x.code, vec("i32")
+    mode = next(m for m in instruction.modifiers if m in ("add", "min", "max", "and", "or", "xor"))
+    signed = instruction.modifiers[-1] == "s32"
+    neutral = {"add": 0, "or": 0, "xor": 0, "and": -1}
+    if mode in ("min", "max"):
+        neutral[mode] = {"smin": 0x7FFFFFFF, "smax": 0x80000000, "umin": -1, "umax": 0}[("s" if signed else "u") + mode]
+        kind = ("s" if signed else "u") + mode
+    else:
+        kind = mode
+    value = x.get(instruction.operands[1], "b32")
+    value = code.select(code.flags(x.mask), "i32", value, splat("i32", neutral[mode]))
+    total = code.intrinsic(f"llvm.vector.reduce.{kind}.v32i32", "i32", (small, value))
+    x.put_operand(instruction.operands[0], code.broadcast("i32", total), "i32", _everyone_defined(x, instruction))
+
+
+@lowers("elect")
+def elect(x: Lowering, instruction: Instruction) -> None:
+    """d = the lowest participant; p is true there."""
+    code = x.code
+    first, second = x.second(instruction.operands[0])
+    lane = code.intrinsic("llvm.cttz.i32", "i32", ("i32", x.mask), ("i1", "false"))
+    leader = code.broadcast("i32", lane)
+    x.put_operand(first, leader, "i32", FULL)
+    own = lanes("i32", list(range(32)))
+    x.put_operand(second, code.v(f"icmp eq {vec('i32')} {own}, {leader}"), "i1", FULL)
