@@ -665,8 +665,8 @@ def combine_lanes(
 def read_rows(B: int, W: int, site: int, mask: int, space: int, count: int, granule: int, checks: int) -> int:
     """ldmatrix: 16-byte rows to W_DATA in order of their lanes, their defined bytes to W_MATRIX_DEFINED."""
     lanes = lshr(0xFFFFFFFF, 32 - 8 * count)
-    if one_place(B, W, lanes, space, 16) == 0 or space != L.SHARED:
-        return read_rows_checked(B, W, site, space, count, checks)
+    if mask & lanes != lanes or space != L.SHARED or one_place(B, W, lanes, space, 16) == 0:
+        return read_rows_checked(B, W, site, mask & lanes, space, count, checks)
     data = load64(B + L.B_SHARED)
     shadows = load64(B + L.B_SHARED_DEFINED)
     pending = 0
@@ -691,27 +691,42 @@ def read_rows(B: int, W: int, site: int, mask: int, space: int, count: int, gran
     return lanes
 
 
-def read_rows_checked(B: int, W: int, site: int, space: int, count: int, checks: int) -> int:
-    """`read_rows` for rows that may be illegal."""
+def read_rows_checked(B: int, W: int, site: int, mask: int, space: int, count: int, checks: int) -> int:
+    """`read_rows` for rows that may be illegal, missing (their lane takes no part: zeros) or outside shared memory."""
     legal = 0
     for lane in range(8 * count):
         thread = load64(W + L.W_INDEX) * 32 + lane
         address = load64(W + L.W_ADDRESS + 8 * lane)
         place = landing(space, address)
         offset = address & L.OFFSET_MASK if space == L.GENERIC else address
-        pointer = host(B, W, lane, place, offset, address, 16) if place == L.SHARED else 0
         here = W + L.W_DATA + 16 * lane
         known = W + L.W_MATRIX_DEFINED + 16 * lane
-        if admit(B, site, thread, pointer, address, 16, 16, checks) == 0:
-            fill(here, 0, 16)
-            fill(known, 0, 16)
+        fill(here, 0, 16)
+        fill(known, 0, 16)
+        if (mask >> lane) & 1 == 0:
             continue
-        legal = legal | (1 << lane)
-        if checks & L.CHECK_PENDING:
-            pending_access(B, site, thread, offset, address, 16, L.READ)
-        if checks & L.CHECK_RACES:
-            race_read_any(B, site, thread, offset, 16, 0)
+        pointer = host(B, W, lane, place, offset, address, 16)
+        if admit(B, site, thread, pointer, address, 16, 16, checks) == 0:
+            continue
+        if place == L.SHARED:
+            legal = legal | (1 << lane)
+            if checks & L.CHECK_PENDING:
+                pending_access(B, site, thread, offset, address, 16, L.READ)
+            if checks & L.CHECK_RACES:
+                race_read_any(B, site, thread, offset, 16, 0)
         copy(here, pointer, 16)
-        copy(known, load64(B + L.B_SHARED_DEFINED) + offset, 16)
+        bits = shadow(B, W, lane, place, offset, address)
+        if bits == 0:
+            fill(known, 1, 16)
+        else:
+            copy(known, bits, 16)
     count_wavefronts(B, W, site, legal, 16, 0)
     return legal
+
+
+def forget_rows(W: int, mask: int) -> int:
+    """The rows of these lanes are not defined: their addresses are not."""
+    for lane in range(32):
+        if (mask >> lane) & 1 != 0:
+            fill(W + L.W_MATRIX_DEFINED + 16 * lane, 0, 16)
+    return 0

@@ -71,10 +71,10 @@ def prepare(request: Request) -> Compiled:
 
 
 def observable(kernel: Kernel) -> bool:
-    """True if blocks can see each other's progress: global atomics, ordered or volatile accesses, sleeping."""
+    """True if blocks can see each other's progress (global atomics, ordered or volatile accesses, sleeping) or stop."""
     ordered = {"volatile", "relaxed", "acquire", "release", "acq_rel", "seq_cst"}
     for instruction in kernel.instructions:
-        if instruction.name in ("nanosleep", "call"):
+        if instruction.name in ("nanosleep", "call", "trap", "brkpt"):
             return True
         shared = any(m.startswith("shared") for m in instruction.modifiers)
         if instruction.name in ("atom", "red") and not shared:

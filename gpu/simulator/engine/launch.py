@@ -178,21 +178,22 @@ class Launch:
         start = time.perf_counter()
         count = self.worker_count()
         workers = [self.worker() for _ in range(count)]
+        clear = self.compiled.clear_bytes
         if count > 1:
-            threads = [
-                threading.Thread(
-                    target=self.run_blocks, args=(w.block, i, self.blocks, count, self.compiled.clear_bytes)
-                )
-                for i, w in enumerate(workers)
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            # a kernel that deadlocks or gets stuck does so in its first block as a rule: nothing else has run then
+            if self.run_blocks(workers[0].block, 0, 1, 1, clear) != scheduler.STOPPED:
+                threads = [
+                    threading.Thread(target=self.run_blocks, args=(w.block, i + 1, self.blocks, count, clear))
+                    for i, w in enumerate(workers)
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
         elif self.compiled.observable_order:
             self._in_order(workers[0])
         else:
-            self.run_blocks(workers[0].block, 0, self.blocks, 1, self.compiled.clear_bytes)
+            self.run_blocks(workers[0].block, 0, self.blocks, 1, clear)
         return self._outcome(workers, time.perf_counter() - start)
 
     def worker_count(self) -> int:

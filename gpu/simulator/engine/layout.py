@@ -88,7 +88,8 @@ W_DEFINED = 1856
 W_MMA = 1920
 W_SCRATCH = 3968
 W_MATRIX_DEFINED = 12288
-W_REGISTERS = 12800
+W_ARRIVALS = 12800
+W_REGISTERS = 12864
 """W_DATA: up to 4 elements of 32 lanes, 256 bytes apart; W_DEFINED: their masks; W_SCRATCH: bank and segment lists."""
 
 # warp status

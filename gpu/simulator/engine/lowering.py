@@ -234,6 +234,12 @@ class Lowering:
             return lanes("i32", [masks[name](lane) for lane in range(32)]), "i32"
         raise Unsupported(f"the LLVM engine does not support the special register %{name}")
 
+    def of_group(self, element: str, value: str) -> str:
+        """A value that other lanes read: lanes outside the group (never started, exited) count as 0."""
+        if self.group_mask == FULL:
+            return value
+        return self.code.select(self.code.flags(self.group_mask), element, value, splat(element, 0))
+
     # small vector algebra
 
     def resize(self, value: str, source: str, target: str) -> str:

@@ -304,6 +304,8 @@ def load_matrix(x: Lowering, instruction: Instruction) -> None:
         bad_address = code.v(f"and i32 {bad_address}, {suppliers}")
     report_undefined(x, x.bad_guard, bad_address, "0", 16)
     call_helper(x, helper(x, "matrix", "read_rows", space, count, x.frame.granule, check_bits(x.frame)))
+    if bad_address != "0":
+        call_runtime(x, "forget_rows", "%Wi", widen(x, bad_address))
     destination = instruction.operands[0]
     targets = destination.elements if isinstance(destination, Vector) else (destination,)
     pairs = vec("i32")

@@ -259,7 +259,14 @@ def join(B: int, into: int, source: int) -> int:
     return 0
 
 
-def synchronise_some(B: int, warp_bytes: int, arrived: int, waiting: int) -> int:
+@inline
+def came(B: int, warp_bytes: int, number: int, thread: int) -> int:
+    """1 if the thread arrived at this barrier with its warp (it may have exited since)."""
+    lanes = load32(load64(B + L.B_WARPS) + thread // 32 * warp_bytes + L.W_ARRIVALS + 4 * number)
+    return (lanes >> (thread & 31)) & 1
+
+
+def synchronise_some(B: int, warp_bytes: int, number: int, arrived: int, waiting: int) -> int:
     """A barrier of some warps: those that wait learn everything that those that arrived knew or did."""
     clock = load64(B + L.B_CLOCK) + 1
     store64(B + L.B_CLOCK, clock)
@@ -268,9 +275,9 @@ def synchronise_some(B: int, warp_bytes: int, arrived: int, waiting: int) -> int
     for u in range(threads):
         known = 0
         for thread in range(threads):
-            if (arrived >> (thread // 32)) & 1 != 0 and alive(B, warp_bytes, thread):
+            if (arrived >> (thread // 32)) & 1 != 0 and came(B, warp_bytes, number, thread):
                 known = smax(known, load32(order + 4 * (thread * 1024 + u)))
-        if (arrived >> (u // 32)) & 1 != 0 and alive(B, warp_bytes, u):
+        if (arrived >> (u // 32)) & 1 != 0 and came(B, warp_bytes, number, u):
             known = clock
         for thread in range(threads):
             if (waiting >> (thread // 32)) & 1 != 0 and alive(B, warp_bytes, thread):

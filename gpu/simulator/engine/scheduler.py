@@ -148,6 +148,7 @@ def arrive(B: int, W: int, site: int, number: int, threads: int, waits: int, pre
         store64(barrier + L.BARRIER_NEEDED, threads)
     store64(barrier + L.BARRIER_ARRIVED, load64(barrier + L.BARRIER_ARRIVED) | (1 << index))
     live = load32(W + L.W_LIVE)
+    store32(W + L.W_ARRIVALS + 4 * (number & 15), live)
     store64(barrier + L.BARRIER_POPC, load64(barrier + L.BARRIER_POPC) + popcount(predicate & live))
     if predicate & live != live:
         store64(barrier + L.BARRIER_FALSE, 1)
@@ -183,7 +184,7 @@ def check_barrier(B: int, number: int) -> int:
     result = load64(barrier + L.BARRIER_POPC)
     result = result | ((result != 0) << 33) | ((load64(barrier + L.BARRIER_FALSE) == 0) << 32)
     fill(barrier, 0, L.BARRIER_BYTES)
-    order(B, arrived, waiting, missing, exited)
+    order(B, number, arrived, waiting, missing, exited)
     for index in range(count):
         if (waiting >> index) & 1 != 0:
             store64(warp_at(B, index) + L.W_STATUS, L.READY)
@@ -191,7 +192,7 @@ def check_barrier(B: int, number: int) -> int:
     return 1
 
 
-def order(B: int, arrived: int, waiting: int, missing: int, exited: int) -> int:
+def order(B: int, number: int, arrived: int, waiting: int, missing: int, exited: int) -> int:
     """What the arrived threads did is ordered before what the waiting ones do next."""
     if missing == 0 and waiting == arrived:
         if exited == 0 or lanes_never_started(B, exited):
@@ -199,7 +200,7 @@ def order(B: int, arrived: int, waiting: int, missing: int, exited: int) -> int:
         else:
             synchronise_live(B, load64(B + L.B_WARP_BYTES))
     elif load64(B + L.B_ORDER) != 0:
-        synchronise_some(B, load64(B + L.B_WARP_BYTES), arrived, waiting)
+        synchronise_some(B, load64(B + L.B_WARP_BYTES), number, arrived, waiting)
     return 0
 
 

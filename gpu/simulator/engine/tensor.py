@@ -16,9 +16,9 @@ def _elements(operand: Operand | None) -> tuple[Operand | None, ...]:
 def variant_of(instruction: Instruction, arch: str) -> Multiply:
     """The arithmetic an instruction asks for."""
     modifiers = instruction.modifiers
-    shape = next(m for m in modifiers if m.startswith("m16n8k"))
+    shape = next((m for m in modifiers if m.startswith("m16n8k")), "")
     types = [m for m in modifiers if m in ("f16", "bf16", "tf32", "f32", "s32", "s8", "u8")]
-    if len(types) != 4 or types[1] not in ("f16", "bf16", "tf32") or any(m.startswith("sp") for m in modifiers):
+    if not shape or len(types) != 4 or types[1] not in ("f16", "bf16", "tf32") or any(m.startswith("sp") for m in modifiers):
         raise refuse(instruction)
     return Multiply(types[1], int(shape[6:]), types[0], types[3], tensor_core(arch))
 
@@ -33,7 +33,8 @@ def multiply(x: Lowering, instruction: Instruction) -> None:
     target, a, b, c = (_elements(o) for o in instruction.operands[:4])
     for area, registers in ((A_AREA, a), (B_AREA, b), (C_AREA, c)):
         for index, register in enumerate(registers):
-            code.store(vec("i32"), x.get(register, "b32"), "%W", layout.W_MMA + area + 128 * index, 64)
+            value = x.of_group("i32", x.get(register, "b32"))
+            code.store(vec("i32"), value, "%W", layout.W_MMA + area + 128 * index, 64)
     place = code.at("%W", layout.W_MMA)
     code.declared.add(f"declare i64 @{runtime.prefix()}{variant.name}(ptr)")
     code.call(runtime.prefix() + variant.name, "i64", ("ptr", place))
@@ -65,10 +66,10 @@ def _defined(
     code = x.code
     rows = []
     for half in (0, 1):
-        mask = x.defined_of(*a[half::2])
+        mask = code.mask_and(x.defined_of(*a[half::2]), x.group_mask)
         rows.append(mask if mask == FULL else _quads(x, mask))
     columns = [FULL, FULL]
-    b_mask = x.defined_of(*b)
+    b_mask = code.mask_and(x.defined_of(*b), x.group_mask)
     if b_mask != FULL:
         quads = _quads(x, b_mask)
         for parity in (0, 1):
