@@ -1,4 +1,4 @@
-"""Occupancy equals NVIDIA's own rules: worked by hand, and against NVIDIA's calculator compiled where it is installed."""
+"""Occupancy equals NVIDIA's own rules: worked by hand, and against NVIDIA's calculator where it is installed."""
 
 import itertools
 import shutil

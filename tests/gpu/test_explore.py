@@ -1,0 +1,100 @@
+"""Bugs that only another legal schedule shows are reported; code that is right stays silent under every seed."""
+
+# ruff: noqa: E501  (tables of PTX text)
+
+import numpy as np
+import pytest
+from ptx_text import HEAD, REGISTERS
+
+from loadsparse.gpu import simulator
+from loadsparse.gpu.simulator.explore import explore, explore_launch, schedules
+
+START = "ld.param.u64 %rd0, [p0]; mov.u32 %r1, %tid.x; shl.b32 %r2, %r1, 2; mul.wide.u32 %rd1, %r1, 4; add.u64 %rd1, %rd0, %rd1;"
+
+
+def entry(body):
+    text = f"{HEAD}\n.visible .entry k(.param .u64 p0)\n{{\n{REGISTERS}.shared .align 16 .b8 s[512];\n{START}\n{body}\nret;\n}}\n"
+    return simulator.load(text)["k"]
+
+
+# Lanes 0 to 15 take a side road between storing and reading what the other half stored.
+LOCK_STEP = """
+st.shared.u32 [%r2], %r1;
+setp.lt.u32 %p1, %r1, 16;
+@%p1 bra low;
+bra next;
+low:
+mov.u32 %r3, 0;
+next:
+{sync}
+xor.b32 %r4, %r2, 64;
+ld.shared.u32 %r5, [%r4];
+st.global.u32 [%rd1], %r5;
+"""
+
+
+def test_lock_step_code_depends_on_the_schedule():
+    broken = LOCK_STEP.format(sync="")
+    data = np.zeros(32, np.uint32)
+    found = explore_launch(entry(broken), 1, 32, data, count=8, checks=simulator.Checks.none())
+    assert not found.ok
+    assert any("argument 0 depends on the schedule" in d.message for d in found.differences)
+    assert not data.any(), "the caller's arrays are not changed"
+    mended = LOCK_STEP.format(sync="bar.warp.sync 0xffffffff;")
+    assert explore_launch(entry(mended), 1, 32, data, count=8).ok
+
+
+def test_a_copy_that_is_not_waited_for_shows_by_its_timing():
+    body = """
+    cp.async.ca.shared.global [%r2], [%rd1], 4;
+    cp.async.commit_group;
+    {wait}
+    ld.shared.u32 %r5, [%r2];
+    add.u32 %r5, %r5, 1;
+    st.global.u32 [%rd1], %r5;
+    {late}"""
+    data = np.arange(7, 39, dtype=np.uint32)
+    quiet = simulator.Checks.none()
+    broken = body.format(wait="", late="cp.async.wait_all;")
+    found = explore_launch(entry(broken), 1, 32, data, count=2, checks=quiet)
+    assert [d.schedule.cp_async for d in found.differences] == ["eager"]
+    assert explore_launch(entry(body.format(wait="cp.async.wait_all;", late="")), 1, 32, data, count=4).ok
+
+
+def test_an_order_of_atomics_is_a_result_that_depends_on_the_schedule():
+    ticket = "atom.global.add.u32 %r3, [%rd0], 1; mul.wide.u32 %rd2, %r3, 4; add.u64 %rd2, %rd0, %rd2; st.global.u32 [%rd2+4], %r1;"
+    data = np.zeros(129, np.uint32)
+    found = explore_launch(entry(ticket), 1, 128, data, count=6)
+    assert not found.ok
+    assert "elements differ" in found.differences[0].message
+    total = "red.global.add.u32 [%rd0], %r1;"
+    assert explore_launch(entry(total), 1, 128, data, count=6).ok
+
+
+def test_a_hazard_that_the_default_order_hides_is_reported_once_per_place():
+    # warp 1 reads a flag that warp 0 may not have set yet, and only then reads out of bounds
+    body = """
+    setp.lt.u32 %p1, %r1, 32;
+    @%p1 bra writer;
+    ld.global.relaxed.gpu.u32 %r3, [%rd0];
+    setp.ne.u32 %p2, %r3, 0;
+    @%p2 bra done;
+    ld.global.u32 %r4, [%rd0+65536];
+    bra done;
+    writer:
+    atom.global.exch.b32 %r5, [%rd0], 1;
+    done:
+    """
+    data = np.zeros(64, np.uint32)
+    assert entry(body).launch(1, 64, data.copy()).ok
+    found = explore_launch(entry(body), 1, 64, data, count=12)
+    hidden = [d for d in found.differences if "bounds" in d.message]
+    assert len(hidden) == 1
+    assert "default order hides" in hidden[0].message
+
+
+def test_seeds_repeat_and_count_is_checked():
+    assert list(schedules(6, seed=3)) == list(schedules(6, seed=3))
+    assert len({str(s) for s in schedules(8)}) == 8
+    with pytest.raises(ValueError, match="at least 2"):
+        explore(lambda schedule: ({}, []), 1)
