@@ -1,0 +1,85 @@
+"""Sources to PTX, PTX to machine code: names, registers, spills, and one line for every refusal."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from numba import cuda, uint32, uint64
+
+from loadsparse.gpu import compiler
+from loadsparse.gpu.intrinsics import load_global, store_global
+from loadsparse.gpu.kernels import bitmap, lscd
+
+BITMAP: dict[str, Any] = {"stages": 4, "copies": 5}
+
+
+def copy(a, c):  # type: ignore[no-untyped-def]
+    at = uint64(uint32(cuda.threadIdx.x)) * uint64(4)
+    store_global(c + at, 0, load_global(a + at, 0))
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_numba_to_ptx_to_sass(arch: str) -> None:
+    ptx = compiler.numba(copy, "void(uint64, uint64)", arch, name="renamed", launch_bounds=64, registers=32)
+    assert compiler.entries(ptx) == ["renamed"]
+    assert f".target {arch}" in ptx
+    assert ".maxnreg 32" in ptx
+    assert "test_compiler.py" in ptx  # source lines
+    made = compiler.resources(ptx, arch)
+    assert 0 < made["registers"] <= 32
+    assert (made["spill_bytes"], made["stack_bytes"]) == (0, 0)
+    assert "LDG" in made["sass"]
+
+
+def test_cuda_to_ptx() -> None:
+    ptx = compiler.cuda('extern "C" __global__ void f(float* x) { __shared__ float y[64]; y[threadIdx.x] = *x; *x = y[0]; }')
+    assert compiler.entries(ptx) == ["f"]
+    assert compiler.resources(ptx)["shared_bytes"] == 256
+
+
+def test_spills_are_counted() -> None:
+    body = "".join(f"float v{i} = x[{i} * n];" for i in range(64)) + "__syncthreads();"
+    body += "".join(f"x[{i} * n + 1] = v{i} * v{63 - i};" for i in range(64))
+    ptx = compiler.cuda(f'extern "C" __global__ void f(float* x, int n) {{ {body} }}')
+    assert compiler.resources(ptx)["spill_bytes"] == 0
+    tight = re.sub(r"^(?=\{)", ".maxnreg 24\n", ptx, count=1, flags=re.MULTILINE)
+    assert compiler.resources(tight)["spill_bytes"] > 0
+
+
+def _refusals() -> list[tuple[Any, str]]:
+    return [
+        (lambda: compiler.cuda("__global__ void f( {"), r"CUDA C\+\+: .*error"),
+        (lambda: compiler.resources(".version 8.0\n.target sm_80\n.address_size 64\nnonsense"), "PTX for sm_80: "),
+        (lambda: compiler.numba(lambda x: x + "text", "void(uint64)"), "Numba cannot compile it"),
+        (lambda: compiler.cuda("", "sm_1"), "unknown architecture 'sm_1': known are"),
+    ]
+
+
+@pytest.mark.parametrize(("call", "message"), _refusals())
+def test_refusals_are_one_line(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        call()
+    assert "\n" not in str(refusal.value)
+
+
+LSCD = {1: 128, 2: 154, 4: 168, 8: 164}  # Flash-LLM's own registers at N = 8, 16, 32, 64
+BITMAP_REGISTERS = {1: 80, 2: 80, 4: 112, 8: 128}
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("panels", [1, 2, 4, 8])
+@pytest.mark.parametrize("kernel", ["lscd", "bitmap 8", "bitmap 4"])
+def test_kernels_fit_their_registers(kernel: str, panels: int, arch: str) -> None:
+    """Registers within the bars, no spill, no local memory; Tensor Cores, ldmatrix and cp.async in the SASS."""
+    common = ("f16", panels, 16, False, True, arch)
+    if kernel == "lscd":
+        ptx, most = lscd.compiled(*common), LSCD[panels]
+    else:
+        ptx, most = bitmap.compiled(*common, bits=int(kernel[-1]), **BITMAP), BITMAP_REGISTERS[panels]
+    made = compiler.resources(ptx, arch)
+    assert made["registers"] <= most
+    assert (made["spill_bytes"], made["stack_bytes"]) == (0, 0)
+    opcodes = set(re.findall(r"\b(HMMA|LDSM|LDGSTS|STL|LDL)\b", made["sass"]))
+    assert opcodes == {"HMMA", "LDSM", "LDGSTS"}
