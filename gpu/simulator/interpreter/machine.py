@@ -217,7 +217,23 @@ class Machine:
         return False
 
     def _group(self, warp: Warp, ready: Flags) -> Flags | None:
-        """The lanes that execute next: those at the lowest program counter that need not wait for others."""
+        """The lanes that execute next: those at the lowest program counter that need not wait for others.
+
+        Lanes whose loop ended the turn before stand back while any other lane can run, so that a lane which holds a
+        lock is not starved by the lanes of its own warp that spin on it.
+        """
+        if (warp.deferred & ready).any():
+            group = self._choose(warp, ready & ~warp.deferred)
+            if group is not None:
+                return group
+        warp.deferred[:] = False
+        group = self._choose(warp, ready)
+        if group is not None or (warp.alive & (warp.barrier >= 0)).any():
+            return group
+        lane = int(np.argmax(ready))
+        raise self.stop("convergence", int(warp.pc[lane]), warp, lane, "stuck")
+
+    def _choose(self, warp: Warp, ready: Flags) -> Flags | None:
         waiting = ready.copy()
         while waiting.any():
             if self.random is not None:
@@ -231,10 +247,7 @@ class Machine:
             if group is not None:
                 return group
             waiting &= ~here
-        if (warp.alive & (warp.barrier >= 0)).any():
-            return None
-        lane = int(np.argmax(ready))
-        raise self.stop("convergence", int(warp.pc[lane]), warp, lane, "stuck")
+        return None
 
     def _maybe_split(self, lanes: Flags, pc: int) -> Flags:
         if self.random is None or pc not in self.block_starts or lanes.sum() < 2 or self.random.random() < 0.5:
@@ -273,6 +286,7 @@ class Machine:
             raise self.stop("budget", index, warp, int(np.argmax(lanes)))
         if warp.issued >= QUANTUM:
             warp.turn_over = True
+            warp.deferred[:] = lanes
 
     def exit(self, warp: Warp, lanes: Flags) -> None:
         """Lanes end: their copies land, and barriers may open."""

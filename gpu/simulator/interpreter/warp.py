@@ -32,6 +32,8 @@ class Warp:
     carry: Flags = field(default_factory=lambda: np.zeros(WARP, bool))
     returns: list[list[int]] = field(default_factory=lambda: [[] for _ in range(WARP)])
     """Return addresses of each lane."""
+    deferred: Flags = field(default_factory=lambda: np.zeros(WARP, bool))
+    """Lanes that stand back because their loop ended the last turn."""
     issued: int = 0
     """Warp instructions of the current turn."""
     turn_over: bool = False
