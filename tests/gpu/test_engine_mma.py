@@ -1,0 +1,143 @@
+"""The engine's Tensor Core arithmetic against recorded hardware words and the reference model, bit for bit."""
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadsparse.gpu.simulator.engine import compiled, mma
+from loadsparse.reference import tensorcore
+
+WORDS = Path(__file__).parents[3] / "shared" / "data" / "tensor_core_words.npz"
+LANE = np.arange(32)
+G, T = LANE >> 2, LANE & 3
+
+
+def aligned_area():
+    raw = np.zeros(mma.AREA_BYTES + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + mma.AREA_BYTES]
+
+
+def multiply(kind, k, d_format, c_format, arch, a, b, c):
+    """D[16, 8] bits of A[16, k], B[k, 8], C[16, 8] bits, laid out in fragments as PTX says."""
+    variant = mma.Multiply(kind, k, d_format, c_format, mma.tensor_core(arch))
+    address = compiled.multiplier(variant).addresses[variant.name]
+    area = aligned_area()
+    words = area.view(np.uint32).reshape(-1, 32)
+    if kind == "tf32":
+        for j in range(k // 2):
+            words[j] = a[G + 8 * (j & 1), T + 4 * (j >> 1)]
+        for j in range(k // 4):
+            words[4 + j] = b[T + 4 * j, G]
+    else:
+        wide_a, wide_b = a.astype(np.uint32), b.astype(np.uint32)
+        for j in range(k // 4):
+            row, column = G + 8 * (j & 1), 2 * T + 8 * (j >> 1)
+            words[j] = wide_a[row, column] | wide_a[row, column + 1] << 16
+        for j in range(k // 8):
+            words[4 + j] = wide_b[2 * T + 8 * j, G] | wide_b[2 * T + 8 * j + 1, G] << 16
+    for i in range(4):
+        value = c[G + 8 * (i >> 1), 2 * T + (i & 1)].astype(np.uint32)
+        if c_format == "f32":
+            words[8 + i] = value
+        else:
+            words[8 + (i >> 1)] |= value << (16 * (i & 1))
+    ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(address)(area.ctypes.data)
+    d = np.zeros((16, 8), np.uint32)
+    for i in range(4):
+        cell = words[12 + i] if d_format == "f32" else words[12 + (i >> 1)] >> (16 * (i & 1)) & 0xFFFF
+        d[G + 8 * (i >> 1), 2 * T + (i & 1)] = cell
+    return d
+
+
+def expected(kind, d_format, arch, a, b, c):
+    rows = np.repeat(a, 8, axis=0)
+    columns = np.tile(b.T, (16, 1))
+    result = tensorcore.dot_add(rows, columns, c.reshape(-1), arch=arch, in_format=kind, out_format=d_format)
+    return result.reshape(16, 8).astype(np.uint32)
+
+
+def operands(kind, k, c_format, seed):
+    """Bits of A, B, C: every seed is another mixture of magnitudes, specials, subnormals and zeros."""
+    rng = np.random.default_rng(seed)
+    style = seed % 5
+    bits = {"f16": 16, "bf16": 16, "tf32": 32}[kind]
+    dtype = np.uint16 if bits == 16 else np.uint32
+
+    def draw(shape):
+        if style == 0:
+            return rng.integers(0, 2**bits, shape, dtype=np.uint64).astype(dtype)
+        values = (rng.standard_normal(shape) * 2.0 ** rng.integers(-14, 9, shape)).astype(np.float32)
+        if style == 2:
+            values[rng.random(shape) < 0.6] = 0
+        if style == 3:
+            values *= np.float32(2.0**-12 if kind == "f16" else 2.0**-70)
+        if kind == "f16":
+            encoded = values.astype(np.float16).view(np.uint16)
+        else:
+            encoded = values.view(np.uint32) >> (16 if kind == "bf16" else 0)
+        encoded = encoded.astype(dtype)
+        if style == 4:
+            top = {"f16": 0x7C00, "bf16": 0x7F80, "tf32": 0x7F800000}[kind]
+            hit = rng.random(shape) < 0.01
+            encoded[hit] = top | (rng.integers(0, 2, hit.sum()) << (bits - 1)).astype(dtype)
+        return encoded
+
+    c_values = (rng.standard_normal((16, 8)) * 2.0 ** rng.integers(-24, 24, (16, 8))).astype(np.float32)
+    if style == 3:
+        c_values = c_values * np.float32(2.0**-110)
+    with np.errstate(over="ignore"):
+        c = c_values.view(np.uint32) if c_format == "f32" else c_values.astype(np.float16).view(np.uint16)
+    if style == 0:
+        c = rng.integers(0, 2 ** (32 if c_format == "f32" else 16), (16, 8), dtype=np.uint64).astype(c.dtype)
+    return draw((16, k)), draw((k, 8)), c
+
+
+VARIANTS = [
+    ("f16", 16, "f32"), ("f16", 8, "f32"), ("f16", 16, "f16"), ("bf16", 16, "f32"), ("tf32", 8, "f32"), ("tf32", 4, "f32"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "k", "out"), VARIANTS)
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_89", "sm_90"])
+def test_equals_the_reference(kind, k, out, arch):
+    if arch == "sm_75" and kind != "f16":
+        pytest.skip("Turing multiplies f16 only")
+    for seed in range(25):
+        a, b, c = operands(kind, k, out, seed)
+        got = multiply(kind, k, out, out, arch, a, b, c)
+        want = expected(kind, out, arch, a, b, c)
+        np.testing.assert_array_equal(got, want, err_msg=f"seed {seed}")
+
+
+@pytest.mark.skipif(not WORDS.exists(), reason="the recorded hardware words are not here")
+@pytest.mark.parametrize(("name", "arch", "k"), [("a100", "sm_80", 8), ("h100", "sm_90", 16)])
+def test_equals_recorded_words(name, arch, k):
+    data = np.load(WORDS)
+    a, b, c, d = (data[f"{name}_{part}"] for part in ("a_f16", "b_f16", "c_f32", "d_f32"))
+    wrong = 0
+    for start in range(0, len(a), 8):
+        rows = np.concatenate([a[start : start + 8]] * 2)
+        acc = np.zeros((16, 8), np.uint32)
+        acc[np.arange(16), np.arange(16) % 8] = np.tile(c[start : start + 8], 2)
+        got = multiply("f16", k, "f32", "f32", arch, rows, b[start : start + 8].T, acc)
+        wrong += int((got[np.arange(16), np.arange(16) % 8] != np.tile(d[start : start + 8], 2)).sum())
+    assert wrong == 0
+
+
+def test_seventeen_terms_need_33_bits():
+    a, b = np.full((16, 16), 0x3FFF, np.uint16), np.full((16, 8), 0x3FFF, np.uint16)
+    c = np.full((16, 8), 0x3FFFFFFF, np.uint32)
+    assert (multiply("f16", 16, "f32", "f32", "sm_90", a, b, c) == 0x4283E001).all()
+
+
+def test_the_first_block_may_overflow():
+    a, b = np.full((16, 16), 0x7BFF, np.uint16), np.full((16, 8), 0x7BFF, np.uint16)
+    c = np.full((16, 8), 0x7F7FFFFF, np.uint32)
+    a[:, 8:] |= 0x8000
+    for arch in ("sm_80", "sm_90"):
+        np.testing.assert_array_equal(
+            multiply("f16", 16, "f32", "f32", arch, a, b, c), expected("f16", "f32", arch, a, b, c)
+        )
