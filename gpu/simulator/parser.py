@@ -137,7 +137,7 @@ def parse(text: str) -> Program:
         raise PtxError("the text ends inside a statement", text.count("\n") + 1, 1) from None
     except RecursionError:
         raise PtxError("nesting is too deep") from None
-    return _Module(text).build(cast("Tree[Token]", tree))
+    return _Module(text).build(tree)
 
 
 def _line(text: str, line: int) -> str:
@@ -644,7 +644,7 @@ class _Body:
                     tuple(cast(Operand, self._operand(part, scope)) for part in raw.children if part is not None)
                 )
             elif isinstance(raw, Tree) and raw.data == "name" and callee is None:
-                found = self._name(raw.children[0], scope)
+                found = self._name(cast(Token, raw.children[0]), scope)
                 if not isinstance(found, FunctionName):
                     raise PtxError("calls through a register are not simulated", line, column)
                 callee, before = found, len(groups)

@@ -173,7 +173,8 @@ def _truth(flags: Flags, others: Flags, kind: str, packed: bool) -> Lanes:
     ones = {"f16": 0x3C00, "bf16": 0x3F80, "f32": 0x3F800000}
     if packed:
         one = U(ones.get(kind.removesuffix("x2"), 0xFFFF))
-        return np.where(flags, one, U(0)) | (np.where(others, one, U(0)) << U(16))
+        both: Lanes = np.where(flags, one, U(0)) | (np.where(others, one, U(0)) << U(16))
+        return both
     return np.where(flags, U(ones.get(kind, (1 << WIDTH[kind]) - 1)), U(0))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from loadsparse.gpu.simulator.interpreter import floats, integers, memory
 from loadsparse.gpu.simulator.interpreter.loads import check_address, location, order, report_values
-from loadsparse.gpu.simulator.interpreter.numbers import Flags, Operation, mask
+from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, Operation, mask
 from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
 from loadsparse.gpu.simulator.program import WIDTH, Instruction
@@ -43,7 +43,11 @@ def operation(name: str, kind: str, space: str) -> Operation:
         return lambda old, b, c: np.where((old == 0) | (old > b), b, old - U(1))
     if name == "exch":
         return lambda old, b, c: b
-    return lambda old, b, c: np.where(old == b, c, old)
+    return _swap
+
+
+def _swap(old: Lanes, b: Lanes, c: Lanes) -> Lanes:
+    return np.where(old == b, c, old)
 
 
 def _build(machine: Machine, place: Place, instruction: Instruction, index: int) -> Execute:

@@ -150,7 +150,7 @@ def _elect(machine: Machine, place: Place, instruction: Instruction, index: int)
         here = members(machine, warp, index, lanes, masks(warp))
         leader = int(np.argmax(here))
         first(warp, lanes, np.full(WARP, leader, U), ALL)
-        flag(warp, lanes, (leader == LANES).astype(U), ALL)
+        flag(warp, lanes, np.equal(LANES, leader).astype(U), ALL)
 
     return execute
 

@@ -33,7 +33,8 @@ def _taken(machine: Machine, place: Place, instruction: Instruction, index: int)
     def taken(warp: Warp, group: Flags) -> Flags:
         for lane in np.flatnonzero(group & ~warp.defined[row]).tolist():
             machine.lane_hazard("uninitialized", index, warp, lane, detail="guard")
-        return group & ((warp.bits[row] != 0) != negated)
+        lanes: Flags = group & ((warp.bits[row] != 0) != negated)
+        return lanes
 
     return taken
 
@@ -222,7 +223,7 @@ def _vprintf(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, 
         spec = "%" + flags + (width or "")[:3] + ("." + precision[:3] if precision is not None else "")
         if letter in "eEfFgGaA":
             value: Any = struct.unpack("<d", take(8))[0]
-            return (spec + letter) % value if letter not in "aA" else value.hex()
+            return str((spec + letter) % value if letter not in "aA" else value.hex())
         if letter == "s":
             return (spec + "s") % _text(machine, warp, lane, int.from_bytes(take(8), "little"))
         if letter == "p":
@@ -231,7 +232,7 @@ def _vprintf(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, 
             return (spec + "c") % chr(take(4)[0])
         size = 8 if length in ("l", "ll", "z", "j", "t") else 4
         value = int.from_bytes(take(size), "little", signed=letter in "di")
-        return (spec + {"u": "d", "i": "d"}.get(letter, letter)) % value
+        return str((spec + {"u": "d", "i": "d"}.get(letter, letter)) % value)
 
     machine.printed.append(FORMAT.sub(show, text))
     result = call.results[0] if call.results else None

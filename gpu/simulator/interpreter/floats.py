@@ -271,7 +271,7 @@ def testp(modifiers: tuple[str, ...]) -> Operation:
     def test(a: Lanes) -> Lanes:
         value = to_double(a, kind)
         subnormal = (a & mask(WIDTH[kind] - 1)) < U(1 << tiny)
-        flags = {
+        flags: Flags = {
             "finite": np.isfinite(value),
             "infinite": np.isinf(value),
             "number": ~np.isnan(value),
@@ -328,7 +328,8 @@ def compare(how: str, kind: str, ftz: bool) -> Callable[[Lanes, Lanes], Flags]:
         if how in ("num", "nan"):
             return nan if how == "nan" else ~nan
         plain = {"eq": x == y, "ne": x != y, "lt": x < y, "le": x <= y, "gt": x > y, "ge": x >= y}[how[:2]]
-        return (plain | nan) if how.endswith("u") else (plain & ~nan)
+        result: Flags = (plain | nan) if how.endswith("u") else (plain & ~nan)
+        return result
 
     return relation
 

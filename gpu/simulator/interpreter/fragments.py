@@ -30,7 +30,7 @@ class Fragment:
 
     @property
     def registers(self) -> int:
-        return self.row.shape[1] * self.width // 32
+        return int(self.row.shape[1]) * self.width // 32
 
     def gather(self, registers: list[Lanes]) -> Lanes:
         """Matrix of bit patterns from registers of 32 lanes."""

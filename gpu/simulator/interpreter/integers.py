@@ -49,7 +49,7 @@ def high_product(a: Lanes, b: Lanes, width: int, is_signed: bool) -> Lanes:
     a0, a1, b0, b1 = a & low, a >> shift, b & low, b >> shift
     middle = a1 * b0 + ((a0 * b0) >> shift)
     middle2 = a0 * b1 + (middle & low)
-    result = a1 * b1 + (middle >> shift) + (middle2 >> shift)
+    result: Lanes = a1 * b1 + (middle >> shift) + (middle2 >> shift)
     if is_signed:
         result = result - np.where(a >> U(63), b, U(0)) - np.where(b >> U(63), a, U(0))
     return result
@@ -350,7 +350,8 @@ def bfe(modifiers: tuple[str, ...]) -> Operation:
         shifted = np.where(inside, a >> np.minimum(pos, U(width - 1)), U(0))
         ones = np.where(length >= U(64), ~U(0), (ONE << np.minimum(length, U(63))) - ONE) & mask(width)
         if not is_signed:
-            return shifted & ones
+            plain: Lanes = shifted & ones
+            return plain
         top = np.minimum(pos + length - ONE, U(width - 1))
         sign = (a >> top) & ONE
         available = np.where(inside, U(width) - pos, U(0))
@@ -371,7 +372,8 @@ def bfi(modifiers: tuple[str, ...]) -> Operation:
         ones = np.where(length >= U(64), ~U(0), (ONE << np.minimum(length, U(63))) - ONE)
         shift = np.minimum(pos, U(63))
         field = np.where(pos < U(width), (ones << shift) & mask(width), U(0))
-        return (b & ~field) | ((a << shift) & field)
+        result: Lanes = (b & ~field) | ((a << shift) & field)
+        return result
 
     return insert
 

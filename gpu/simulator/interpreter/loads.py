@@ -63,7 +63,7 @@ def _load(machine: Machine, place: Place, instruction: Instruction, index: int) 
         data, known = memory.load(machine, warp, index, lanes, addresses, step * count, space, strong)
         for number, write in enumerate(writers):
             part = slice(number * step, (number + 1) * step)
-            write(warp, lanes, memory.from_bytes(data[:, part]), known[:, part].all(axis=1))
+            write(warp, lanes, memory.from_bytes(data[:, part]), np.logical_and.reduce(known[:, part], axis=1))
         if strong:
             order(machine, warp, lanes, addresses, space, acquire, False, True, False)
 

@@ -65,7 +65,10 @@ class Registers:
 
 def result_known(a: Flags, b: Flags, c: Flags) -> Flags:
     """Element (m, n) is defined iff row m of A, column n of B and C[m, n] are."""
-    return a.all(axis=1)[:, None] & b.all(axis=0)[None, :] & c
+    rows_known: Flags = np.logical_and.reduce(a, axis=1)
+    columns_known: Flags = np.logical_and.reduce(b, axis=0)
+    known: Flags = rows_known[:, None] & columns_known[None, :] & c
+    return known
 
 
 def _mma(machine: Machine, place: Place, instruction: Instruction, index: int) -> Execute:

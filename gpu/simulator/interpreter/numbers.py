@@ -77,7 +77,9 @@ def _round(values: NDArray[np.float64], kind: str, rounding: str) -> NDArray[np.
     finite = np.isfinite(values)
     spacing = np.where(finite, spacing, 0)
     scaled = np.ldexp(np.where(finite, values, 0.0), -spacing)
-    whole = {"rn": np.rint, "rz": np.trunc, "rm": np.floor, "rp": np.ceil, "rna": _ties_away}[rounding](scaled)
+    rounders: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]]
+    rounders = {"rn": np.rint, "rz": np.trunc, "rm": np.floor, "rp": np.ceil, "rna": _ties_away}
+    whole = rounders[rounding](scaled)
     result = np.where(finite, np.copysign(np.ldexp(whole, spacing), values), values)
     largest = np.ldexp(2.0 - np.ldexp(1.0, 1 - precision), greatest)
     over = finite & (np.abs(result) > largest)

@@ -140,7 +140,8 @@ def defined(warp: Warp, indices: list[int]) -> Flags:
     """Lanes in which all of these registers are defined."""
     if not indices:
         return ALL
-    return warp.defined[indices[0]] if len(indices) == 1 else warp.defined[indices].all(axis=0)
+    known: Flags = np.logical_and.reduce(warp.defined[indices], axis=0)
+    return known
 
 
 Write = Callable[[Warp, Flags, Lanes, Flags], None]

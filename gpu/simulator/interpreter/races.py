@@ -140,4 +140,5 @@ class _History:
         """Remembered accesses by another thread that `thread` is not ordered after (and not both atomic)."""
         owner = self.thread[where]
         unordered = (owner >= 0) & (owner != thread) & (seen[owner] < self.clock[where])
-        return unordered & ~(self.atomic[where] & atomic)
+        result: NDArray[np.bool_] = unordered & ~(self.atomic[where] & atomic)
+        return result

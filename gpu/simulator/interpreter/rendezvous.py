@@ -40,7 +40,8 @@ def guard_flags(machine: Machine, warp: Warp, pc: int) -> Flags:
     if guard is None:
         return np.ones(WARP, bool)
     row = machine.place_of(pc).row(guard.register)
-    return (warp.bits[row] != 0) != guard.negated
+    holds: Flags = (warp.bits[row] != 0) != guard.negated
+    return holds
 
 
 def complete(machine: Machine, warp: Warp, pc: int, here: Flags) -> Flags | None:
@@ -56,10 +57,11 @@ def complete(machine: Machine, warp: Warp, pc: int, here: Flags) -> Flags | None
     own = (masks >> LANES.astype(np.uint64)) & np.uint64(1) != 0
     if (here & ~own).any():
         lane = int(np.argmax(here & ~own))
-        return lane == LANES
+        alone: Flags = np.equal(LANES, lane)
+        return alone
     for value in dict.fromkeys(masks[here].tolist()):
         members = (np.uint64(value) >> LANES.astype(np.uint64)) & np.uint64(1) != 0
-        ready = here & (masks == np.uint64(value))
+        ready: Flags = here & (masks == np.uint64(value))
         if bool((ready | ~(members & warp.alive)).all()):
             return ready
     return None
