@@ -31,17 +31,24 @@ class Kernel(Protocol):
     def plan(self, encoded: Any, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch: ...
 
 
+def known() -> dict[str, Kernel]:
+    """All kernels by name, best first."""
+    from loadsparse.gpu.kernels.bitmap import BitmapKernel
+    from loadsparse.gpu.kernels.dense import DenseKernel
+    from loadsparse.gpu.kernels.lscd import Lscd
+    from loadsparse.gpu.kernels.twofour import TwoFourKernel
+
+    return {kernel.name: kernel for kernel in (BitmapKernel(), Lscd(), DenseKernel(), TwoFourKernel())}
+
+
 def names() -> tuple[str, ...]:
-    """Names that `get` knows, best first."""
-    return ("bitmap", "lscd")
+    """Names of the kernels that take any weights, best first (twofour wants 2:4 ones)."""
+    return tuple(name for name in known() if name != "twofour")
 
 
 def get(name: str) -> Kernel:
     """The kernel of that name.  Raises ValueError that lists the known names."""
-    from loadsparse.gpu.kernels.bitmap import BitmapKernel
-    from loadsparse.gpu.kernels.lscd import Lscd
-
-    known: dict[str, Kernel] = {"bitmap": BitmapKernel(), "lscd": Lscd()}
-    if name not in known:
-        raise ValueError(f"unknown kernel {name!r}: known are {', '.join(names())}")
-    return known[name]
+    kernels = known()
+    if name not in kernels:
+        raise ValueError(f"unknown kernel {name!r}: known are {', '.join(kernels)}")
+    return kernels[name]

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.cuda import types
 from numba.cuda.extending import intrinsic
 
-from loadsparse.gpu.intrinsics import QUAD, U32, U64, WIDE, WORD, constant, emit, unpack
+from loadsparse.gpu.intrinsics import F32, U32, U64, WIDE, WORD, constant, emit, unpack
 
 
 @intrinsic
@@ -129,6 +129,59 @@ def load_panels(typing_context, address, offset, count, stride):
         return context.make_tuple(builder, kind, out)
 
     return kind(WORD, types.int32, count, stride), generate
+
+
+@intrinsic
+def load_deep_panels(typing_context, address, offset, count, stride):
+    """B fragments of one k32 step of `count` panels: four words per panel.  `address` is the lane's: row lane of panel 0."""
+    times, step = constant("count", count), constant("stride", stride)
+    kind = types.UniTuple(WORD, 4 * times)
+
+    def generate(context, builder, signature, args):
+        out = []
+        for j in range(times):
+            text = f"ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {{$0, $1, $2, $3}}, [$4+$5+{j * step}];"
+            out += emit(builder, [U32] * 4, text, "=r,=r,=r,=r,r,n", args[:2], convergent=True)
+        return context.make_tuple(builder, kind, out)
+
+    return kind(WORD, types.int32, count, stride), generate
+
+
+def sparse_product(in_format: str) -> Any:
+    """An intrinsic (acc, a, metadata, b) -> acc + A x B by mma.sp.m16n8k32, 2:4 sparse A.
+
+    acc: 4*p*q float32, a: 4 words and metadata: 1 word per fragment of A (p), b: 4 words per panel of B (q).
+    """
+    text = (
+        f"mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{in_format}.{in_format}.f32 "
+        "{$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9, $10, $11}, {$12, $13, $14, $15}, $16, 0x0;"
+    )
+    constraints = ",".join(["=f"] * 4 + ["r"] * 8 + ["f"] * 4 + ["r"])
+
+    def multiply(typing_context, acc, a, metadata, b):
+        columns = b.count // 4
+        if acc.count != 4 * metadata.count * columns or a.count != 4 * metadata.count:
+            return None
+
+        def generate(context, builder, signature, args):
+            sums, left = unpack(builder, args[0], acc.count), unpack(builder, args[1], a.count)
+            meta, right = unpack(builder, args[2], metadata.count), unpack(builder, args[3], b.count)
+            out = []
+            for i in range(metadata.count):
+                for j in range(columns):
+                    at = 4 * (i * columns + j)
+                    operands = [*left[4 * i : 4 * i + 4], *right[4 * j : 4 * j + 4], *sums[at : at + 4], meta[i]]
+                    out += emit(builder, [F32] * 4, text, constraints, operands, pure=True, convergent=True)
+            return context.make_tuple(builder, signature.return_type, out)
+
+        return acc(acc, a, metadata, b), generate
+
+    multiply.__name__ = multiply.__qualname__ = f"mma_sp_{in_format}"
+    return intrinsic(multiply)
+
+
+mma_sparse = {kind: sparse_product(kind) for kind in ("f16", "bf16")}
+"""in_format -> intrinsic, see `sparse_product`."""
 
 
 @intrinsic

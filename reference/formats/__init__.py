@@ -4,7 +4,18 @@ from loadsparse.reference.formats.base import DTYPES, SparseFormat
 from loadsparse.reference.formats.bitmap import Bitmap, entropy_floor
 from loadsparse.reference.formats.container import FormatError
 from loadsparse.reference.formats.csr import CSR
+from loadsparse.reference.formats.lane_bitmap import LaneBitmap
 from loadsparse.reference.formats.tiled_csl import TiledCSL
 from loadsparse.reference.formats.two_four import TwoFour
 
-__all__ = ["CSR", "DTYPES", "Bitmap", "FormatError", "SparseFormat", "TiledCSL", "TwoFour", "entropy_floor"]
+__all__ = [
+    "CSR",
+    "DTYPES",
+    "Bitmap",
+    "FormatError",
+    "LaneBitmap",
+    "SparseFormat",
+    "TiledCSL",
+    "TwoFour",
+    "entropy_floor",
+]
