@@ -21,7 +21,7 @@ from loadsparse.theory import dual_ascent, selection, transport
 from loadsparse.theory.dual_ascent import Limits
 
 Array = npt.NDArray[Any]
-MOST_ARCS = 20_000_000  # pairs of candidates held at once: 8 bytes each
+MOST_ARCS = 2_000_000  # pairs of candidates sorted in one round
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,10 @@ def resolve(
     worst, best = np.empty(tokens, dtype=np.int64), np.empty(tokens, dtype=np.int64)
     wanted, reach, first_round = 32 * experts, 0, True
     while True:
-        transport.boundary(scores, factor, price, choices, worst, best)
+        if scores.size > selection.SMALL:
+            transport.boundary(scores, factor, price, choices, worst, best)
+        else:
+            transport.boundary_of(scores, 0, tokens, factor, price, choices, worst, best)
         loads = routing.loads(choices, experts)
         if first_round:
             high = allowed.upper

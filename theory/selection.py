@@ -17,6 +17,7 @@ from numba import get_num_threads, njit, prange
 from loadsparse.reference import routing
 
 Array = npt.NDArray[Any]
+SMALL = 1 << 18  # scores; below, waking other threads costs more than they save
 
 
 @njit(cache=True)
@@ -78,42 +79,47 @@ def _head(scores, i, p, size, width, b, fold, picked, order):
             order[at] = picked[a]
 
 
+@njit(cache=True)
+def _block(scores, first, last, p, k, window, choices, gaps, loads, pairs):
+    """Sweep the tokens first..last: adds to loads [E] and pairs [E, E], fills choices, gaps; returns the top-K sum."""
+    experts = scores.shape[1]
+    size = min(k + 1, experts)
+    width = 0
+    for tried in (64, 32, 16):
+        if 4 * size <= 3 * tried and 2 * tried <= experts:
+            width = tried
+    padded = max(width, 1)
+    while padded < experts:
+        padded *= 2
+    b = np.full(padded, -np.inf)
+    fold = np.empty(padded + 64)
+    picked = np.empty(padded + 1, dtype=np.int64)
+    order = np.empty(size + 1, dtype=np.int64)
+    top = 0.0
+    for i in range(first, last):
+        _head(scores, i, p, size, width, b, fold, picked, order)
+        for q in range(k):
+            loads[order[q]] += 1
+            top += b[order[q]]
+        if choices.shape[0] > 0:
+            for q in range(k):
+                choices[i, q] = order[q]
+        if k < experts:
+            gap = b[order[k - 1]] - b[order[k]]
+            if gaps.shape[0] > 0:
+                gaps[i] = gap
+            if gap <= window:
+                pairs[order[k - 1], order[k]] += 1
+    return top
+
+
 @njit(cache=True, parallel=True)
 def _sweep(scores, p, k, window, choices, gaps, loads, tops, pairs):
-    """Fill per-block loads [B, E], top-K sums [B], boundary pairs [B, E, E]; choices [T, K], gaps [T] where not
-    empty."""
-    tokens, experts = scores.shape
-    blocks = loads.shape[0]
-    for block in prange(blocks):
-        b = np.empty(experts)
-        size = min(k + 1, experts)
-        width = 0
-        for tried in (64, 32, 16):
-            if 4 * size <= 3 * tried and 2 * tried <= experts:
-                width = tried
-        padded = max(width, 1)
-        while padded < experts:
-            padded *= 2
-        b = np.full(padded, -np.inf)
-        fold = np.empty(padded + 64)
-        picked = np.empty(padded + 1, dtype=np.int64)
-        order = np.empty(size + 1, dtype=np.int64)
-        top = 0.0
-        for i in range(tokens * block // blocks, tokens * (block + 1) // blocks):
-            _head(scores, i, p, size, width, b, fold, picked, order)
-            for q in range(k):
-                loads[block, order[q]] += 1
-                top += b[order[q]]
-            if choices.shape[0] > 0:
-                for q in range(k):
-                    choices[i, q] = order[q]
-            if k < experts:
-                gap = b[order[k - 1]] - b[order[k]]
-                if gaps.shape[0] > 0:
-                    gaps[i] = gap
-                if gap <= window:
-                    pairs[block, order[k - 1], order[k]] += 1
-        tops[block] = top
+    """All tokens, in blocks: loads [B, E], top-K sums [B], boundary pairs [B, E, E]."""
+    tokens, blocks = scores.shape[0], loads.shape[0]
+    for n in prange(blocks):
+        first, last = tokens * n // blocks, tokens * (n + 1) // blocks
+        tops[n] = _block(scores, first, last, p, k, window, choices, gaps, loads[n], pairs[n])
 
 
 @dataclass(frozen=True)
@@ -133,19 +139,16 @@ def sweep(scores: Array, k: int, bias: Array, window: float = -1.0, gaps: bool =
     """One pass over scores [T, E] (float32 or float64, C order) with bias float64 [E]; no pair counts for a negative
     window."""
     tokens, experts = scores.shape
-    blocks = max(1, min(4 * get_num_threads(), tokens // 64))
-    found = Sweep(
-        loads=np.zeros((blocks, experts), dtype=np.int64),
-        top=0.0,
-        pairs=np.zeros((blocks, experts, experts) if window >= 0 else (blocks, 1, 1), dtype=np.int32),
-        gaps=np.empty(tokens if gaps else 0),
-        choices=np.empty((tokens, k) if choices else (0, k), dtype=np.int32),
-    )
-    tops = np.zeros(blocks)
+    blocks = 4 * get_num_threads() if scores.size > SMALL else 1
+    chosen, gap = np.empty((tokens if choices else 0, k), dtype=np.int32), np.empty(tokens if gaps else 0)
+    loads, tops = np.zeros((blocks, experts), dtype=np.int64), np.zeros(blocks)
+    pairs = np.zeros((blocks, experts, experts) if window >= 0 else (blocks, 1, 1), dtype=np.int32)
     p = np.ascontiguousarray(bias, dtype=np.float64)
-    _sweep(scores, p, k, window, found.choices, found.gaps, found.loads, tops, found.pairs)
-    pairs = found.pairs.sum(axis=0, dtype=np.int64)
-    return Sweep(found.loads.sum(axis=0), float(tops.sum()), pairs, found.gaps, found.choices)
+    if blocks == 1:
+        tops[0] = _block(scores, 0, tokens, p, k, window, chosen, gap, loads[0], pairs[0])
+    else:
+        _sweep(scores, p, k, window, chosen, gap, loads, tops, pairs)
+    return Sweep(loads.sum(axis=0), float(tops.sum()), pairs.sum(axis=0, dtype=np.int64), gap, chosen)
 
 
 def loads(scores: npt.ArrayLike, k: int, bias: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -17,37 +17,43 @@ Array = npt.NDArray[Any]
 FAR = np.int64(2**61)
 
 
+@njit(cache=True)
+def boundary_of(scores, first, last, factor, price, choices, worst_in, best_out):
+    """Tokens first..last: worst chosen and best unchosen biased integer score; choices are first made a top-K."""
+    experts, k = scores.shape[1], choices.shape[1]
+    inside = np.zeros(experts, dtype=np.bool_)
+    biased = np.empty(experts, dtype=np.int64)
+    for i in range(first, last):
+        for e in range(experts):
+            biased[e] = np.int64(np.rint(scores[i, e] * factor)) + price[e]
+        for q in range(k):
+            inside[choices[i, q]] = True
+        while True:
+            low, high, slot, out = FAR, -FAR, 0, 0
+            for q in range(k):
+                if biased[choices[i, q]] < low:
+                    low, slot = biased[choices[i, q]], q
+            for e in range(experts):
+                if biased[e] > high and not inside[e]:
+                    high, out = biased[e], e
+            if low >= high:
+                break
+            inside[choices[i, slot]] = False
+            inside[out] = True
+            choices[i, slot] = out
+        worst_in[i] = low
+        best_out[i] = high
+        for q in range(k):
+            inside[choices[i, q]] = False
+
+
 @njit(cache=True, parallel=True)
 def boundary(scores, factor, price, choices, worst_in, best_out):
-    """Per token: worst chosen and best unchosen biased integer score; chosen sets are first repaired to be a top-K."""
-    tokens, experts = scores.shape
-    k = choices.shape[1]
-    blocks = min(64, tokens)
-    for block in prange(blocks):
-        inside = np.zeros(experts, dtype=np.bool_)
-        biased = np.empty(experts, dtype=np.int64)
-        for i in range(tokens * block // blocks, tokens * (block + 1) // blocks):
-            for e in range(experts):
-                biased[e] = np.int64(np.rint(scores[i, e] * factor)) + price[e]
-            for q in range(k):
-                inside[choices[i, q]] = True
-            while True:
-                low, high, slot, out = FAR, -FAR, 0, 0
-                for q in range(k):
-                    if biased[choices[i, q]] < low:
-                        low, slot = biased[choices[i, q]], q
-                for e in range(experts):
-                    if biased[e] > high and not inside[e]:
-                        high, out = biased[e], e
-                if low >= high:
-                    break
-                inside[choices[i, slot]] = False
-                inside[out] = True
-                choices[i, slot] = out
-            worst_in[i] = low
-            best_out[i] = high
-            for q in range(k):
-                inside[choices[i, q]] = False
+    """`boundary_of` all tokens, in parallel."""
+    tokens, blocks = scores.shape[0], 64
+    for n in prange(blocks):
+        first, last = tokens * n // blocks, tokens * (n + 1) // blocks
+        boundary_of(scores, first, last, factor, price, choices, worst_in, best_out)
 
 
 @njit(cache=True)

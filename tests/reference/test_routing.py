@@ -12,10 +12,19 @@ from strategies import Problem, biased_problems, problems
 from loadsparse.reference import routing
 
 
+@pytest.mark.claim(
+    id="top-k",
+    phrase="every token activates exactly K of E experts, the largest biased scores, ties to the lower index",
+    status="proved",
+    assumption="finite scores, 1 <= K <= E",
+    function="loadsparse.reference.routing.top_k",
+    source="arXiv 2408.15664, Algorithm 1",
+)
 @given(biased_problems(max_tokens=12, max_experts=9))
 def test_top_k_is_the_sorted_head_with_ties_to_the_lower_index(drawn: tuple[Problem, np.ndarray]) -> None:
     problem, bias = drawn
     choices = routing.top_k(problem.scores, problem.k, bias)
+    assert choices.shape == (problem.tokens, problem.k)
     for row, chosen in zip(problem.scores.tolist(), choices.tolist(), strict=True):
         ranked = sorted(range(problem.experts), key=lambda e: (-(row[e] + int(bias[e])), e))
         assert chosen == ranked[: problem.k]

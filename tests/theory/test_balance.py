@@ -83,6 +83,26 @@ def test_d5_bands_absorb_and_are_reached(drawn: tuple[Problem, int]) -> None:
 
 
 @pytest.mark.claim(
+    id="idle-experts",
+    phrase="balancing leaves no expert idle: after N0 steps every load is at least L - m_k(u), above 0 once m_k(u) < L",
+    status="proved",
+    assumption="as D5, and the band below the mean load L; without balancing experts do stay idle (a test shows it)",
+    function="loadsparse.theory.balance.bands",
+    source="consequence of D5",
+)
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 4))
+def test_no_expert_is_idle_once_the_band_is_below_the_mean(seed: int, experts: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 400, (60, experts)) + 700 * (np.arange(experts) == 0)  # everybody's favourite
+    assert routing.balance(routing.loads(routing.top_k(scores, 1), experts)).idle == experts - 1
+    u = int(rng.integers(1, 4))
+    assume((balance.bands(scores, u) * experts < 60).all())
+    cycle = balance.limit_cycle(scores, 1, u, most=balance.entry_steps(scores, u) + 5000)
+    assert (cycle.loads > 0).all()
+
+
+@pytest.mark.claim(
     id="D5-tokens",
     phrase="every load is within E - 1 tokens of the mean after N0 steps",
     status="proved",
