@@ -251,7 +251,7 @@ _ROWS = (
         "lsu",
         "b64",
         "shared shared::cta release acquire relaxed cta parity noComplete",
-        ("init inval arrive arrive_drop test_wait try_wait pending_count expect_tx",),
+        ("init inval arrive arrive_drop test_wait try_wait pending_count",),
         writes=0,
     ),
     # Tensor Cores

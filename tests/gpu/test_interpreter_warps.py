@@ -335,3 +335,33 @@ def test_random_schedules_change_nothing_for_a_correct_reduction():
     rng = random.Random(1)
     for _ in range(4):
         assert set(lanes(body, block=64, schedule="adversarial", seed=rng.randrange(1000))) == expected
+
+
+MBARRIER = (
+    ".shared .align 8 .b64 bar; .shared .align 4 .b8 s[256]; setp.ne.u32 %p1, %r1, 0; @%p1 bra ready; mbarrier.init.shared.b64 [bar], 64;\n"
+    "ready: bar.sync 0; shl.b32 %r3, %r1, 2; mov.u32 %r4, s; add.u32 %r4, %r4, %r3; st.shared.u32 [%r4], %r1;\n"
+    "{arrive}\nwait: {wait}\n@!%p2 bra wait;\nxor.b32 %r5, %r3, 128; mov.u32 %r4, s; add.u32 %r5, %r5, %r4; ld.shared.u32 %r9, [%r5];"
+)
+
+
+@pytest.mark.parametrize("wait", ["test_wait", "try_wait"])
+@pytest.mark.parametrize("schedule", ["default", "adversarial"])
+def test_mbarrier_orders_and_waits(monkeypatch, wait, schedule):
+    monkeypatch.setattr(machine, "QUANTUM", 30)
+    body = MBARRIER.format(arrive="mbarrier.arrive.shared.b64 %rd5, [bar];", wait=f"mbarrier.{wait}.shared.b64 %p2, [bar], %rd5;")
+    assert lanes(body, block=64, schedule=schedule, seed=3) == [t ^ 32 for t in range(64)]
+    parity = MBARRIER.format(arrive="mbarrier.arrive.shared.b64 _, [bar];", wait=f"mbarrier.{wait}.parity.shared.b64 %p2, [bar], 0;")
+    assert lanes(parity, block=64, schedule=schedule, seed=3) == [t ^ 32 for t in range(64)]
+
+
+def test_mbarrier_misuse_is_reported():
+    unordered = MBARRIER.format(arrive="", wait="setp.eq.u32 %p2, 0, 0;")
+    report = run("mov.u32 %r1, %tid.x;\n" + unordered, block=64)
+    assert {h.kind for h in report.hazards} == {"race"}
+    too_many = "mov.u32 %r1, %tid.x; .shared .align 8 .b64 bar; mbarrier.init.shared.b64 [bar], 3; mbarrier.arrive.shared.b64 %rd5, [bar], 4;"
+    report = run(too_many, block=1)
+    assert report.stopped == "trap"
+    pending = ".shared .align 8 .b64 bar; mbarrier.init.shared.b64 [bar], 3; mbarrier.arrive.shared.b64 %rd5, [bar]; mbarrier.arrive_drop.shared.b64 %rd6, [bar]; mbarrier.pending_count.b64 %r3, %rd6; st.global.u32 [%rd0], %r3;"
+    target = out(1)
+    assert run(pending, target, block=1).ok
+    assert target[0] == 2

@@ -15,6 +15,7 @@ from loadsparse.gpu.simulator.interpreter import (
     copying,
     loads,
     matrix,
+    mbarrier,
     multiply,
     synchronise,
     wmma,
@@ -37,6 +38,7 @@ BUILDERS: dict[str, Builder] = {
     **collectives.BUILDERS,
     **synchronise.BUILDERS,
     **matrix.BUILDERS,
+    **mbarrier.BUILDERS,
     **multiply.BUILDERS,
     **wmma.BUILDERS,
 }

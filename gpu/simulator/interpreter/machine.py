@@ -285,8 +285,7 @@ class Machine:
         if self.thread_instructions > self.request.budget:
             raise self.stop("budget", index, warp, int(np.argmax(lanes)))
         if warp.issued >= QUANTUM:
-            warp.turn_over = True
-            warp.deferred[:] = lanes
+            warp.give_way(lanes)
 
     def exit(self, warp: Warp, lanes: Flags) -> None:
         """Lanes end: their copies land, and barriers may open."""

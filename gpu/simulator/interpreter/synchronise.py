@@ -75,7 +75,7 @@ def _fence(machine: Machine, place: Place, instruction: Instruction, index: int)
 
 def _nanosleep(machine: Machine, place: Place, instruction: Instruction, index: int) -> Execute:
     def execute(warp: Warp, lanes: Flags) -> None:
-        warp.turn_over = True
+        warp.give_way(lanes)
 
     return execute
 

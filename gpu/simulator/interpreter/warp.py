@@ -33,7 +33,7 @@ class Warp:
     returns: list[list[int]] = field(default_factory=lambda: [[] for _ in range(WARP)])
     """Return addresses of each lane."""
     deferred: Flags = field(default_factory=lambda: np.zeros(WARP, bool))
-    """Lanes that stand back because their loop ended the last turn."""
+    """Lanes that stand back because their loop, sleep or failed try_wait ended the last turn."""
     issued: int = 0
     """Warp instructions of the current turn."""
     turn_over: bool = False
@@ -44,6 +44,11 @@ class Warp:
     def threads(self) -> NDArray[np.int64]:
         """Linear thread index of each lane within the block."""
         return self.index * WARP + LANES
+
+    def give_way(self, lanes: Flags) -> None:
+        """Ends the warp's turn; in the next one these lanes stand back while others can run."""
+        self.turn_over = True
+        self.deferred[:] = lanes
 
     def finished(self) -> bool:
         return not self.alive.any()
