@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from loadsparse.cli import claims, verify, weights
+from loadsparse.cli import claims, profile, trace, verify, weights
 
 app = typer.Typer(
     name="loadsparse",
@@ -20,6 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("verify")(verify.command)
+app.command("profile")(profile.command)
+app.command("trace")(trace.command)
 app.command("claims")(claims.command)
 app.add_typer(weights.app, name="weights")
 

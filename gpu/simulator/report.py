@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from loadsparse.gpu.simulator.layout import Layout
@@ -102,12 +99,9 @@ class Report:
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """One self-contained page: hazards, metrics, and the PTX with its counts."""
-        target = Path(path)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, suffix=".part", delete=False
-        ) as file:
-            file.write(_page(self))
-        os.replace(file.name, target)
+        from loadsparse.gpu.simulator import html
+
+        html.write(path, [html.Panel(self)])
 
 
 def build(request: Request, plan: Layout, outcome: Outcome, engine: str) -> Report:
@@ -234,23 +228,3 @@ def sentence(request: Request, instruction: Instruction, other: Instruction | No
             return f"the launch did not end within its budget of {request.budget} thread instructions"
         case _:
             return hazard.detail or hazard.kind
-
-
-def _page(report: Report) -> str:
-    cell = html.escape
-    hazards = "".join(f"<li>{cell(str(hazard))}</li>" for hazard in report.hazards) or "<li>none</li>"
-    numbers = "".join(f"<tr><td>{cell(name)}</td><td>{value}</td></tr>" for name, value in report.metrics.items())
-    head = ["line", "source_line", "ptx", "executions", "threads", *COUNTERS]
-    body = "".join(
-        "<tr>" + "".join(f"<td>{cell(str(row[name] if row[name] is not None else ''))}</td>" for name in head) + "</tr>"
-        for row in report.lines
-    )
-    columns = "".join(f"<th>{name}</th>" for name in head)
-    return (
-        "<!doctype html><meta charset='utf-8'><title>Launch report</title>"
-        "<style>body{font:14px sans-serif;margin:2em}td,th{padding:0 .6em;text-align:right}"
-        "td:nth-child(3){text-align:left;font-family:monospace}tr:nth-child(even){background:#f4f4f4}</style>"
-        f"<h1>{cell(report.kernel[:80])}</h1><p>{report.arch}, grid {report.grid}, block {report.block}, "
-        f"{report.instructions} warp instructions.</p><h2>Hazards</h2><ul>{hazards}</ul><h2>Metrics</h2>"
-        f"<table>{numbers}</table><h2>PTX</h2><table><tr>{columns}</tr>{body}</table>\n"
-    )

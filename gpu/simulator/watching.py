@@ -1,7 +1,7 @@
 """Which bytes each lane of a warp instruction addresses, seen while one block runs in the interpreter.
 
 The interpreter's counters say how many wavefronts and sectors an instruction cost; a `Watcher` says which lanes caused
-them.  It runs one block alone, on memory as it was before the launch.
+them.  It can run one block alone, on memory as it was before the launch.
 """
 
 from __future__ import annotations
@@ -93,14 +93,17 @@ Seen = Callable[[Event, list[Access], Warp], None]
 
 
 class Watcher(Machine):
-    """Runs one block and shows `seen` every instruction of one warp (None: of every warp) with its accesses."""
+    """Shows `seen` every instruction of one warp (None: of every warp) with its accesses; runs one block, or all (None)."""
 
-    def __init__(self, request: Request, block: int, warp: int | None, seen: Seen) -> None:
+    def __init__(self, request: Request, block: int | None, warp: int | None, seen: Seen) -> None:
         super().__init__(request, self._observe)
         self.chosen, self.warp, self.seen = block, warp, seen
         self._now: tuple[list[Access], Warp] | None = None
 
     def _blocks(self) -> None:
+        if self.chosen is None:
+            super()._blocks()
+            return
         block = Block(self, self.chosen)
         while not self._block(block):
             pass

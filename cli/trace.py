@@ -1,0 +1,91 @@
+"""`loadsparse trace`: step through one warp, instruction by instruction."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from loadsparse.cli.console import Json, bad_input
+from loadsparse.cli.profile import (
+    Arch,
+    Arguments,
+    Block,
+    Dtype,
+    Grid,
+    Seed,
+    Shape,
+    Shared,
+    Sparsity,
+    Target,
+    numbers,
+    shape_of,
+)
+
+
+def command(
+    target: Target,
+    warp: Annotated[int, typer.Option(help="Warp of the block.", min=0)] = 0,
+    thread_block: Annotated[int, typer.Option("--in-block", help="Linear index of the block.", min=0)] = 0,
+    first: Annotated[int, typer.Option("--from", help="First step to show, counted from 0.", min=0)] = 0,
+    count: Annotated[int, typer.Option(help="Steps to show.", min=1)] = 50,
+    kernel: Annotated[int, typer.Option(help="Which kernel of a launch of several.", min=0)] = 0,
+    shape: Shape = None,
+    sparsity: Sparsity = 0.8,
+    dtype: Dtype = "f16",
+    grid: Grid = None,
+    block: Block = None,
+    shared: Shared = 0,
+    arguments: Arguments = None,
+    arch: Arch = "sm_80",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Show what each instruction of a warp did: registers of 32 lanes, banks and sectors, copies in flight, source."""
+    with bad_input():
+        from loadsparse.gpu import targets
+        from loadsparse.gpu.simulator import LaunchError, tracing
+        from loadsparse.gpu.verify.errors import InputError
+
+        if target is None:
+            raise InputError("name a kernel to trace: lscd, mine.py:kernel, mine.cu:kernel or mine.ptx:kernel")
+        job, _ = targets.resolve(
+            target,
+            shape=shape_of(shape),
+            sparsity=sparsity,
+            dtype=dtype,
+            grid=numbers(grid, "--grid"),
+            block=numbers(block, "--block"),
+            shared=shared,
+            arguments=arguments or (),
+            arch=arch,
+            seed=seed,
+        )
+        if kernel >= len(job.steps):
+            raise InputError(f"--kernel {kernel}: the launch has kernels 0 to {len(job.steps) - 1}")
+        step = job.steps[kernel]
+        try:
+            found = tracing.trace(
+                job.entry(step),
+                step.grid,
+                step.block,
+                *job.arguments(step, job.memory(), job.undefined),
+                warp=warp,
+                thread_block=thread_block,
+                first=first,
+                count=count,
+                shared_bytes=step.shared_bytes,
+            )
+        except LaunchError as error:
+            raise InputError(str(error)) from None
+    if as_json:
+        typer.echo(found.to_json())
+        return
+    for one in found:
+        typer.echo(str(one))
+    if found.ended:
+        typer.echo(
+            f"the warp ended after {first + len(found)} instructions"
+            if found.steps
+            else "the warp ended before this step"
+        )
