@@ -164,6 +164,12 @@ def load_global_x4(typing_context, address, offset):
 
 
 @intrinsic
+def load_global_x2(typing_context, address, offset):
+    """Two words from an 8-byte aligned global address that the kernel never writes."""
+    return fixed(PAIR, (WIDE, types.int32), "ld.global.nc.v2.u32 {$0, $1}, [$2+$3];", "=r,=r,l,n")
+
+
+@intrinsic
 def load_global_half(typing_context, address, offset):
     """One 16-bit element, zero-extended, from global memory that the kernel never writes."""
     return fixed(WORD, (WIDE, types.int32), "ld.global.nc.u16 $0, [$1+$2];", "=r,l,n")
@@ -363,6 +369,36 @@ def popc(typing_context, value):
 def prmt(typing_context, low, high, selector):
     """Byte permutation: nibble i of `selector` picks the byte of high:low that becomes byte i."""
     return fixed(WORD, (WORD, WORD, WORD), "prmt.b32 $0, $1, $2, $3;", "=r,r,r,r", pure=True)
+
+
+@intrinsic
+def fma(typing_context, a, b, c):
+    """a b + c, rounded once."""
+    real = types.float32
+    return fixed(real, (real, real, real), "fma.rn.f32 $0, $1, $2, $3;", "=f,f,f,f", pure=True)
+
+
+def widen(name: str, text: str) -> Any:
+    """An intrinsic that turns a word of two 16-bit floats into (low, high) float32."""
+
+    def unpack_pair(typing_context, word):
+        return fixed(types.UniTuple(types.float32, 2), (WORD,), text, "=f,=f,r", pure=True)
+
+    unpack_pair.__name__ = unpack_pair.__qualname__ = name
+    return intrinsic(unpack_pair)
+
+
+unpack_halves = {
+    "f16": widen(
+        "unpack_f16",
+        "{ .reg .b16 %l, %h; mov.b32 {%l, %h}, $2; cvt.f32.f16 $0, %l; cvt.f32.f16 $1, %h; }",
+    ),
+    "bf16": widen(
+        "unpack_bf16",
+        "{ .reg .b32 %w; shl.b32 %w, $2, 16; mov.b32 $0, %w; and.b32 %w, $2, 0xffff0000; mov.b32 $1, %w; }",
+    ),
+}
+"""format -> intrinsic(word): the exact float32 values of the low and the high half."""
 
 
 def narrow(name: str, text: str) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Semantics = Literal["dense", "stored"]
+Algorithm = Literal["lscd", "dense", "two_four", "sputnik", "sparta"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Launch:
 
     splits: (start, stop) ranges of k.  Inside each the kernel adds ascending k16 steps; the partial sums are added in
     ascending order of the ranges in float32 (round to nearest), then rounded to the output type.
+    algorithm: the oracle in reference/spmm that adds in the same order.
     semantics: "dense" multiplies every element (0 x Inf is NaN), "stored" only those that the format stores.
     """
 
@@ -45,6 +47,7 @@ class Launch:
     semantics: Semantics
     in_format: str
     workspace: tuple[str, ...] = ()
+    algorithm: Algorithm = "lscd"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "buffers", MappingProxyType(dict(self.buffers)))

@@ -36,9 +36,12 @@ def known() -> dict[str, Kernel]:
     from loadsparse.gpu.kernels.bitmap import BitmapKernel
     from loadsparse.gpu.kernels.dense import DenseKernel
     from loadsparse.gpu.kernels.lscd import Lscd
+    from loadsparse.gpu.kernels.sparta import Sparta
+    from loadsparse.gpu.kernels.sputnik import Sputnik
     from loadsparse.gpu.kernels.twofour import TwoFourKernel
 
-    return {kernel.name: kernel for kernel in (BitmapKernel(), Lscd(), DenseKernel(), TwoFourKernel())}
+    kernels: tuple[Kernel, ...] = (BitmapKernel(), Lscd(), DenseKernel(), Sparta(), Sputnik(), TwoFourKernel())
+    return {kernel.name: kernel for kernel in kernels}
 
 
 def names() -> tuple[str, ...]:

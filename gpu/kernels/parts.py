@@ -29,7 +29,7 @@ from loadsparse.gpu.intrinsics import (
     store_global_half,
     store_shared_half,
 )
-from loadsparse.gpu.launch import Launch, Step
+from loadsparse.gpu.launch import Algorithm, Launch, Step
 
 SM_COUNT = {"sm_75": 40, "sm_80": 108, "sm_86": 84, "sm_87": 16, "sm_89": 128, "sm_90": 132, "sm_100": 148, "sm_120": 170}
 """Multiprocessors of the largest common GPU of an architecture (T4, A100, RTX 3090-class, Orin, RTX 4090, H100, B200, RTX 5090)."""
@@ -186,6 +186,12 @@ def check_split(split_k: int | None, tiles: int) -> int | None:
     return min(int(split_k), tiles)
 
 
+def check_whole(name: str, split_k: int | None) -> None:
+    """Raise ValueError unless K is to stay whole, for kernels that do not split it."""
+    if check_split(split_k, 2) == 2:
+        raise ValueError(f"kernel {name} does not split K: leave split_k None or 1, not {split_k}")
+
+
 def plan_tiles(
     name: str,
     encoded: Any,
@@ -201,6 +207,7 @@ def plan_tiles(
     resident: int,
     shared_bytes: Callable[[int], int],
     extra: tuple[np.generic, ...] = (),
+    algorithm: Algorithm = "lscd",
 ) -> Launch:
     """The launch of a kernel whose grid is (strips of tile_m(panels) rows, blocks of 8*panels columns, splits of K).
 
@@ -231,5 +238,5 @@ def plan_tiles(
     return Launch(
         steps=tuple(steps), buffers=buffers, output="c", shape=(m, n, k), arch=arch, kernel=name,
         splits=split_ranges(k, tile_k, splits), semantics="dense", in_format=encoded.dtype,
-        workspace=() if direct else ("partials",),
+        workspace=() if direct else ("partials",), algorithm=algorithm,
     )

@@ -129,5 +129,5 @@ class TwoFourKernel:
         return parts.plan_tiles(
             self.name, encoded, b, arch, split_k, compiled=compiled, weights=("values", "metadata"),
             tile_m=lambda panels: TILE_M, tile_k=TILE_K, threads=THREADS, resident=3,
-            shared_bytes=lambda panels: STAGES * (A_BYTES + META_BYTES + TILE_K * panels * 16),
+            shared_bytes=lambda panels: STAGES * (A_BYTES + META_BYTES + TILE_K * panels * 16), algorithm="two_four",
         )  # fmt: skip
