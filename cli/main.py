@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("verify")(verify.command)
+app.command("predict")(predict.command)
 app.command("profile")(profile.command)
 app.command("trace")(trace.command)
 app.command("claims")(claims.command)

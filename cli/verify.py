@@ -65,12 +65,16 @@ def command(
     arch: Annotated[str, typer.Option(help="GPU architecture whose arithmetic is simulated.")] = "sm_80",
     dtype: Annotated[str, typer.Option(help="Format of A and B: f16 or bf16.")] = "f16",
     shape: Annotated[str | None, typer.Option(help="M,N,K of one random input (instead of ragged ones).")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Real weights: a .npy, .npz, .safetensors or .gguf file, instead of inputs.")
+    ] = None,
     sparsity: Annotated[float, typer.Option(help="Share of zeros in random and in pruned real weights.")] = 0.8,
     split_k: Annotated[int | None, typer.Option(help="Split of K; by default the kernel chooses.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the inputs; fresh by default, and printed.")] = None,
     result: Annotated[Path | None, typer.Option(help="Judge this product (.npy), computed anywhere.")] = None,
     a: Annotated[Path | None, typer.Option("--a", help="A of that product (.npy).")] = None,
     b: Annotated[Path | None, typer.Option("--b", help="B of that product (.npy).")] = None,
+    budget: Annotated[int | None, typer.Option(help="Thread instructions a launch may execute.", min=1)] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds a kernel file may take to hand over.")] = 120.0,
     memory_limit: Annotated[float, typer.Option(help="GB of address space of a kernel file.")] = 8.0,
     as_json: Json = False,
@@ -94,11 +98,13 @@ def command(
                     arch=arch,
                     dtype=dtype,
                     shape=_shape(shape),
+                    weights=weights,
                     sparsity=sparsity,
                     split_k=split_k,
                     seed=seed,
                     time_limit=time_limit,
                     memory_limit=int(memory_limit * 2**30),
+                    budget=budget,
                     progress=update,
                 )
     if as_json:

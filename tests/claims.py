@@ -3,7 +3,7 @@
 A test backs a claim by carrying ``@pytest.mark.claim(id=..., phrase=..., status=..., assumption=..., function=...,
 source=...)``; several tests may carry one id (the others may give the id alone).  promises.json lists, phrase by
 phrase, what the two papers' abstracts and this project promise.  A promise names the claims that carry it (`by`) and
-takes the weakest of their statuses, or `not yet` while none of them exists; or it is `cited`, with its place.
+takes the weakest of their statuses, or `not yet` while one of them is missing; or it is `cited`, with its place.
 """
 
 from __future__ import annotations
@@ -63,9 +63,10 @@ def promised(promise: dict[str, Any], rows: dict[str, dict[str, Any]]) -> dict[s
     carried = [rows[name] for name in promise["by"] if name in rows]
     if not carried:
         return {**base, "status": "not yet", "tests": []}
+    missing = [name for name in promise["by"] if name not in rows]
     base["assumption"] = base["assumption"] or "see " + ", ".join(row["id"] for row in carried)
     base["function"] = base["function"] or carried[0]["function"]
-    status = min((row["status"] for row in carried), key=STRENGTH.index)
+    status = "not yet" if missing else min((row["status"] for row in carried), key=STRENGTH.index)
     return {**base, "status": status, "tests": sorted({test for row in carried for test in row["tests"]})}
 
 

@@ -26,6 +26,8 @@ class Execution:
     """Elements of C that still hold their poison."""
     changed: tuple[str, ...]
     """Names of inputs that the kernel overwrote."""
+    stopped: bool
+    """Whether a launch was ended early (deadlock, budget, trap)."""
     seconds: float
     metrics: dict[str, float]
 
@@ -70,6 +72,7 @@ def run(launch: Launch, *, seed: int = 0, budget: int | None = None, **options: 
     memory |= {name: array.copy() for name, array in fresh.items()}
     untouched = set(fresh)
     hazards: list[str] = []
+    stopped = False
     metrics: dict[str, float] = {}
     modules = {step.ptx: simulator.load(step.ptx, arch=launch.arch) for step in launch.steps}
     started = time.perf_counter()
@@ -88,10 +91,12 @@ def run(launch: Launch, *, seed: int = 0, budget: int | None = None, **options: 
             budget=budget,
             **options,
         )
+        stopped |= report.stopped is not None
         hazards += [str(hazard) for hazard in report.hazards]
         for name, value in report.metrics.items():
             metrics[name] = metrics.get(name, 0) + value
     seconds = time.perf_counter() - started
     c = memory[launch.output]
     changed = tuple(name for name in launch.inputs if memory[name].tobytes() != launch.buffers[name].tobytes())
-    return Execution(c, tuple(hazards), _words(c) == _words(fresh[launch.output]), changed, seconds, metrics)
+    unwritten = _words(c) == _words(fresh[launch.output])
+    return Execution(c, tuple(hazards), unwritten, changed, stopped, seconds, metrics)

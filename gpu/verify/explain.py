@@ -106,7 +106,7 @@ def origin(launch: Launch, row: int, column: int, seed: int = 0) -> Writer | str
         entry = simulator.load(step.ptx, arch=launch.arch)[step.entry]
         watch = _Watch((FIRST_ARRAY + names.index(launch.output) << ALLOCATION_BITS) + place)
         args = [memory[arg] if isinstance(arg, str) else arg for arg in step.args]
-        request = entry.request(step.grid, step.block, step.shared_bytes, seed=seed)
+        request = entry.request(step.grid, step.block, step.shared_bytes, seed=seed, budget=32 * MOST_INSTRUCTIONS)
         bound = bind(entry.kernel, tuple(args))
         request.parameters = bound.parameters
         request.allocations = {CONSTANT: entry.module.variables, **bound.allocations}

@@ -6,6 +6,7 @@ Shapes are ragged on purpose: 63, 100, 1000 and N from 1 to 9 find the edges tha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadsparse.gpu.verify.errors import InputError
+from loadsparse.reference import pruning, weights
 
 Matrix = NDArray[np.generic]
 
 ADVERSARIAL = ("nan", "inf", "subnormal", "minus-zero", "tiles", "empty", "dense", "corner", "huge", "cancel", "ragged")
 """Names of the adversarial inputs, in the order in which they are judged."""
+
+MOST_ELEMENTS = 2**30
+"""Elements of a matrix that is drawn."""
 
 KINDS = ("random", "adversarial", "real")
 
@@ -163,10 +168,14 @@ def random_case(seed: int, dtype: str = "f16", shape: tuple[int, int, int] | Non
         m, n, k = shape
     if min(m, n, k) < 1:
         raise InputError(f"shape {m},{n},{k}: M, N and K must be at least 1")
-    a, b = _sparse(rng, m, k, density), rng.standard_normal((k, n))
-    return Case(
-        "random", to_format(a, dtype), to_format(b, dtype), dtype, f"normal values, density {density:g}, seed {seed}"
-    )
+    if max(m * k, k * n, m * n) > MOST_ELEMENTS:
+        raise InputError(f"shape {m},{n},{k}: a matrix would have more than {MOST_ELEMENTS} elements")
+    a = np.empty((m, k), np.float16 if dtype == "f16" else np.uint16)
+    step = max(1, 2**22 // k)
+    for start in range(0, m, step):
+        a[start : start + step] = to_format(_sparse(rng, min(step, m - start), k, density), dtype)
+    b = to_format(rng.standard_normal((k, n)), dtype)
+    return Case("random", a, b, dtype, f"normal values, density {density:g}, seed {seed}")
 
 
 def adversarial_case(name: str, seed: int, dtype: str = "f16") -> Case:
@@ -197,19 +206,24 @@ def cases(names: tuple[str, ...], seed: int, dtype: str = "f16", n: int = 16, sp
             yield adversarial_case(name, seed, dtype)
 
 
-def real_cases(seed: int, dtype: str, n: int, sparsity: float) -> Iterator[Case]:
-    """The packaged weights of a language model, pruned by magnitude, against normal activations of width `n`."""
-    from loadsparse.reference import pruning, weights
+def real_cases(
+    seed: int, dtype: str = "f16", n: int = 16, sparsity: float = 0.8, path: str | os.PathLike[str] | None = None
+) -> Iterator[Case]:
+    """Real weights, pruned by magnitude, against normal activations of width `n`.
 
+    Without a path: the packaged matrices, which are dequantised 4-bit; else every matrix of a .npy, .npz, .safetensors
+    or .gguf file.  Raises InputError for a file that is truncated, a pickle, or holds NaN.
+    """
     rng = np.random.default_rng([seed, 1000])
-    for label, dense in weights.sample().items():
-        pruned = pruning.magnitude(dense, sparsity)
-        values = np.asarray(pruned, dtype=np.float64)
-        b = rng.standard_normal((values.shape[1], n))
-        yield Case(
-            f"real:{label}",
-            to_format(values, dtype),
-            to_format(b, dtype),
-            dtype,
-            f"dequantised 4-bit weights, {sparsity:.0%} pruned by magnitude",
-        )
+    try:
+        found = weights.sample() if path is None else weights.load(path)
+    except (OSError, ValueError) as error:
+        reason = f"{path}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(reason) from None
+    origin = "real" if path is None else os.path.basename(path)
+    note = "dequantised 4-bit weights" if path is None else "weights from a file"
+    for label, dense in found.items():
+        values = pruning.magnitude(dense, sparsity).astype(np.float64)
+        b = to_format(rng.standard_normal((values.shape[1], n)), dtype)
+        text = f"{note}, {sparsity:.0%} pruned by magnitude"
+        yield Case(f"{origin}:{label}", to_format(values, dtype), b, dtype, text)

@@ -15,11 +15,14 @@ from loadsparse.gpu.launch import Launch
 from loadsparse.gpu.verify import child, execute, explain
 from loadsparse.gpu.verify.errors import InputError
 from loadsparse.gpu.verify.handover import to_launch
-from loadsparse.gpu.verify.inputs import KINDS, Case, cases, random_case
+from loadsparse.gpu.verify.inputs import KINDS, Case, cases, random_case, real_cases
 from loadsparse.gpu.verify.judge import as_matrix, judge
 from loadsparse.gpu.verify.result import Result, Row
 
 Progress = Callable[[str, int, int], None]
+
+SMALL = 2**14
+"""Elements of A times panels of 8 columns up to which interpreting is quicker than translating a kernel first."""
 
 PROVES_NOT = (
     "A green row does not prove: other shapes and values, other schedules of warps and blocks than the simulated ones, "
@@ -37,6 +40,9 @@ def judge_launch(
     """
     if launch.shape != case.shape:
         raise InputError(f"{kernel} planned {launch.shape} (M, N, K) for an input of {case.shape}")
+    m, n, k = launch.shape
+    if options.get("budget") is None:
+        options["budget"] = 2**30 + 4096 * m * n * k
     try:
         done = execute.run(launch, seed=seed, **options)
     except (simulator.PtxError, simulator.LaunchError) as error:
@@ -57,7 +63,7 @@ def judge_launch(
         row, column = verdict.first.row, verdict.first.column
         lines = [f"{verdict.mismatches} of {done.c.size} elements are wrong; the first, {verdict.first}"]
         lines.append(f"output tile ({row // 16}, {column // 8}) of 16 x 8")
-        if explained and not done.unwritten[row, column]:
+        if explained and not done.unwritten[row, column] and not done.stopped:
             lines.append(str(explain.origin(launch, row, column, seed)))
         failures.append("; ".join(lines))
     failures += done.hazards[:8]
@@ -90,6 +96,7 @@ def verify(
     arch: str = "sm_80",
     dtype: str = "f16",
     shape: tuple[int, int, int] | None = None,
+    weights: str | os.PathLike[str] | None = None,
     sparsity: float = 0.8,
     split_k: int | None = None,
     seed: int | None = None,
@@ -102,10 +109,20 @@ def verify(
 
     kernel: a name, "path/to/mine.py:function", an object with encode and plan, or several; None is every kernel.
     inputs: "random", "adversarial", "real", one adversarial name, a `Case`, or several; None is all three kinds.
-    shape: (M, N, K) of one random input instead.  seed: drawn afresh, and reported, when None.
+    shape: (M, N, K) of one random input instead; weights: a file of real ones instead.  sparsity: of random and of real
+    weights.  seed: drawn afresh, and reported, when None.  progress: called with (what, done, total).
+    time_limit, memory_limit: seconds and bytes for a file of the user's.  `options` go to `judge_launch`.
+
+    Raises InputError for what cannot be judged.
     """
+    if not 0 <= sparsity <= 1:
+        raise InputError(f"a sparsity lies between 0 and 1, not {sparsity}")
+    if dtype not in ("f16", "bf16"):
+        raise InputError(f"unknown input format {dtype!r}: use 'f16' or 'bf16'")
     seed = secrets.randbits(32) if seed is None else seed
-    if shape is not None and inputs is None:
+    if weights is not None:
+        given = list(real_cases(seed, dtype, sparsity=sparsity, path=weights))
+    elif shape is not None:
         given = [random_case(seed, dtype, shape, 1 - sparsity)]
     else:
         given = _cases(inputs, seed, dtype, sparsity)
@@ -113,9 +130,12 @@ def verify(
     rows: list[Row] = []
     for found in chosen:
         for case, launch in _launches(found, given, arch, split_k, time_limit, memory_limit):
+            m, n, k = case.shape
+            quick = not isinstance(found, tuple) and m * k * -(-n // 8) <= SMALL
             if progress is not None:
                 progress(f"{launch.kernel} on {case.name}", len(rows), len(chosen) * len(given))
-            rows.append(judge_launch(launch, case, kernel=launch.kernel, seed=seed, **options))
+            engine = {"engine": "interpreter" if quick else "auto"}
+            rows.append(judge_launch(launch, case, kernel=launch.kernel, seed=seed, **{**engine, **options}))
     return Result(tuple(rows), seed, (f"seed {seed} repeats these inputs", *PROVES_NOT))
 
 
@@ -194,7 +214,7 @@ def files(
     for path, name in ((c, "C"), (a, "A"), (b, "B")):
         try:
             loaded = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, MemoryError) as error:
             raise InputError(f"{name} from {os.fspath(path)} cannot be read: {error}") from None
         if not isinstance(loaded, np.ndarray):
             raise InputError(f"{name} from {os.fspath(path)} is an archive: give a single .npy matrix")

@@ -1,4 +1,4 @@
-"""The explained mismatch names the thread that stored the element: bugs are planted into one thread, which must be named."""
+"""The explained mismatch names the thread that stored the element: a bug is planted into one thread."""
 
 from __future__ import annotations
 
@@ -42,10 +42,8 @@ def test_the_guilty_thread_is_named(split_k: int, step: int, block: int, thread:
     launch = spoil(planned(split_k), step, block, thread)
     row = verify.judge_launch(launch, CASE, kernel="spoiled", engine="interpreter")
     assert (row.exact, row.clean, row.complete) == (False, True, True)
-    found = re.search(
-        r"C\[(\d+), (\d+)\].*tile \((\d+), (\d+)\).*written by block \((\d+), .*warp (\d+), lane (\d+) of",
-        row.failures[0],
-    )
+    pattern = r"C\[(\d+), (\d+)\].*tile \((\d+), (\d+)\).*by block \((\d+), .*warp (\d+), lane (\d+) of"
+    found = re.search(pattern, row.failures[0])
     assert found is not None, row.failures[0]
     at_row, at_column, tile_row, tile_column, written_block, warp, lane = (int(text) for text in found.groups())
     assert (tile_row, tile_column) == (at_row // 16, at_column // 8)
