@@ -52,6 +52,8 @@ class Program:
 
     def statement(self):
         pick = self.random.randrange(22)
+        if self.depth and 17 <= pick <= 19 and self.random.random() < 0.9:
+            pick = 0
         choice = self.random.choice
         if pick < 5:
             self.emit(f"{self.guard()}{choice(TWO)} {self.register()}, {self.word()}, {self.word()};")
@@ -161,8 +163,10 @@ class Program:
     def text(self, length):
         for _ in range(length):
             self.statement()
+        start = "".join(f"mad.lo.u32 %r{n}, %r2, {2 * n + 1}, %r1; " for n in range(10, 22))
+        start += "".join(f"setp.gt.u32 %p{n}, %r{n + 10}, {n << 28}; " for n in range(1, 7))
         total = "; ".join(f"xor.b32 %r2, %r2, %r{n}" for n in range(10, 26))
-        return entry(SHARED + HEAD + "\n".join(self.lines) + f"\n{total}; st.global.u32 [%rd4], %r2;", WORDS)
+        return entry(SHARED + HEAD + start + "\n".join(self.lines) + f"\n{total}; st.global.u32 [%rd4], %r2;", WORDS)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -82,10 +82,10 @@ def land(B: int, W: int, lane: int, entry: int, granule: int, checks: int) -> in
     mark = load64(entry + L.Q_MARK)
     if load64(B + L.B_EAGER) == 0:
         put(B, entry, checks)
-    for word in range(target // 4, (target + size) // 4):
-        place = load64(B + L.B_PENDING) + 8 * word
-        if load64(place) == mark:
-            store64(place, 0)
+    place = load64(B + L.B_PENDING) + 2 * target
+    for end in range(place, place + 2 * size, 8):
+        if load64(end) == mark:
+            store64(end, 0)
     store64(B + L.B_PENDING_COUNT, load64(B + L.B_PENDING_COUNT) - 1)
     if checks & L.CHECK_RACES:
         cell = cell_of(B, load64(entry + L.Q_SITE), 0)
@@ -217,8 +217,9 @@ def issue(
     store64(B + L.B_ISSUED, number)
     mark = (number << 20) | (site + 1)
     store64(entry + L.Q_MARK, mark)
-    for word in range(target // 4, (target + size) // 4):
-        store64(load64(B + L.B_PENDING) + 8 * word, mark)
+    place = load64(B + L.B_PENDING) + 2 * target
+    for end in range(place, place + 2 * size, 8):
+        store64(end, mark)
     if load64(B + L.B_PENDING_COUNT) == 0:
         store64(B + L.B_PENDING_LOW, target)
         store64(B + L.B_PENDING_HIGH, target)

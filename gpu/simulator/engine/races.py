@@ -186,11 +186,13 @@ def race_write(
         mark_writes_2(w, r, o, mine)
     else:
         for i in range(count):
-            if load64(w + 8 * i) >= floor or load64(r + 8 * i) >= floor or load64(o + 8 * i) >= floor:
+            last = load64(r + 8 * i)
+            if smax(load64(w + 8 * i), last) >= floor or load64(o + 8 * i) >= floor:
                 write_conflicts(B, W, mine, lane, mask, first + i, 1, size, width)
             store64(w + 8 * i, mine)
-            store64(r + 8 * i, 0)
-            store64(o + 8 * i, 0)
+            if last != 0:
+                store64(r + 8 * i, 0)
+                store64(o + 8 * i, 0)
     return 0
 
 

@@ -1,0 +1,58 @@
+"""Bit-exact mma.sync: CPU time of one warp-wide multiplication in the engine (bar: m16n8k16 <= 1 us)."""
+
+import ctypes
+import time
+
+import numpy as np
+
+from loadsparse.gpu.simulator.engine import jit, mma
+
+LOOP = """
+declare i64 @{name}(ptr)
+define i64 @loop(ptr %p, i64 %n) {{
+entry:
+  br label %next
+next:
+  %i = phi i64 [ 0, %entry ], [ %j, %next ]
+  %r = call i64 @{name}(ptr %p)
+  %j = add i64 %i, 1
+  %more = icmp ult i64 %j, %n
+  br i1 %more, label %next, label %done
+done:
+  ret i64 0
+}}
+"""
+TIMES = 20_000
+
+
+def nanoseconds(variant: mma.Multiply, area: np.ndarray) -> float:
+    text = variant.text()
+    start = LOOP.format(name=variant.name).replace(f"declare i64 @{variant.name}(ptr)\n", "")
+    loaded = jit.Loaded(jit.compile_object(text + start), {}, ("loop",))
+    loop = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(loaded.addresses["loop"])
+    best = float("inf")
+    for _ in range(8):
+        begin = time.thread_time()
+        loop(area.ctypes.data, TIMES)
+        best = min(best, time.thread_time() - begin)
+    return best / TIMES * 1e9
+
+
+def main() -> int:
+    raw = np.zeros(mma.AREA_BYTES + 64, np.uint8)
+    area = raw[-raw.ctypes.data % 64 :][: mma.AREA_BYTES]
+    values = np.random.default_rng(0).standard_normal(512)
+    area[:1024] = values.astype(np.float16).view(np.uint8)
+    area[1024:1536] = values[:128].astype(np.float32).view(np.uint8)
+    print(f"{'instruction':34} {'arch':6} {'ns':>7} {'bar':>6}")
+    slow = False
+    for kind, k, out in (("f16", 16, "f32"), ("f16", 16, "f16"), ("bf16", 16, "f32"), ("tf32", 8, "f32")):
+        for arch in ("sm_80", "sm_90"):
+            spent = nanoseconds(mma.Multiply(kind, k, out, out, mma.tensor_core(arch)), area)
+            slow |= spent > 1000
+            print(f"m16n8k{k}.{out}.{kind}.{kind}.{out:20} {arch:6} {spent:7.0f} {1000:6}")
+    return int(slow)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
