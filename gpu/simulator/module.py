@@ -14,7 +14,18 @@ from loadsparse.gpu.simulator.layout import layout
 from loadsparse.gpu.simulator.limits import MAXIMUM_BLOCK, MAXIMUM_GRID, LaunchError, check_launch, dimensions, limits
 from loadsparse.gpu.simulator.parser import parse
 from loadsparse.gpu.simulator.program import Kernel, Program
-from loadsparse.gpu.simulator.request import CONSTANT, DEFAULT_BUDGET, Allocation, Checks, Outcome, Request
+from loadsparse.gpu.simulator.request import (
+    CONSTANT,
+    DEFAULT_BUDGET,
+    GRID_WORKSPACE,
+    Allocation,
+    Checks,
+    Outcome,
+    Request,
+)
+
+WORKSPACE_BYTES = 256
+"""Zeroed before each launch; %envreg1 and %envreg2 point to it: cooperative groups keep their grid barrier there."""
 
 Engine = Literal["auto", "interpreter", "llvm"]
 
@@ -99,7 +110,8 @@ class Entry:
         request = self.request(grid, block, shared_bytes, checks, seed, budget, schedule, cp_async)
         bound = bind(self.kernel, arguments)
         request.parameters = bound.parameters
-        request.allocations = {CONSTANT: self.module.variables, **bound.allocations}
+        workspace = Allocation(GRID_WORKSPACE, "grid workspace", np.zeros(WORKSPACE_BYTES, np.uint8))
+        request.allocations = {CONSTANT: self.module.variables, GRID_WORKSPACE: workspace, **bound.allocations}
         outcome, name = _run(request, engine, observer)
         bound.copy_back()
         return report.build(request, self.layout, outcome, name)

@@ -62,6 +62,8 @@ SPECIAL_SCALARS = frozenset(
         "WARP_SZ",
     ]
 )
+LOCATION = re.compile(r"\.loc\s+(\d{1,9})\s+(\d{1,9})\s+(\d{1,9})\s*(?:$|,|//)")
+ENVIRONMENT = re.compile(r"envreg(\d|[12]\d|3[01])$")
 MAXIMUM_TEXT = 64 << 20
 """Longest PTX text accepted, in characters."""
 
@@ -508,8 +510,12 @@ class _Body:
         scope.labels[name] = (unique, len(self.pending))
 
     def _locate(self, token: Token) -> Location | None:
-        numbers = [int(number) for number in token.split(",")[0].split()[1:4]]
-        if len(numbers) < 3 or numbers[1] == 0:
+        found = LOCATION.match(token)
+        if found is None:
+            shown = " ".join(token.split())[:60]
+            raise PtxError(f"'{shown}' is no .loc file line column", token.line or 0, token.column or 0)
+        numbers = [int(number) for number in found.groups()]
+        if numbers[1] == 0:
             return None
         inlined = re.search(r"inlined_at\s+(\d+)\s+(\d+)\s+(\d+)", token)
         caller = None
@@ -577,7 +583,8 @@ class _Body:
         bare, _, component = token.lstrip("%").partition(".")
         if bare in SPECIAL_VECTORS and component in ("x", "y", "z") and token.startswith("%"):
             return Special(bare, component)
-        if bare in SPECIAL_SCALARS and not component and (token.startswith("%") or bare == "WARP_SZ"):
+        known = bare in SPECIAL_SCALARS or ENVIRONMENT.match(bare)
+        if known and not component and (token.startswith("%") or bare == "WARP_SZ"):
             return Special(bare)
         if str(token) in self.tables:
             return Label(str(token), -1)
@@ -622,7 +629,8 @@ class _Body:
         if name == "call":
             operands: tuple[Operand, ...] = (self._call(statement, scope, line, column),)
         elif name == "bra":
-            operands = tuple(self._label(raw.children[0], scope) for raw in statement.operands if raw.data == "name")
+            targets = [raw for raw in statement.operands if isinstance(raw, Tree) and raw.data == "name"]
+            operands = tuple(self._label(cast(Token, raw.children[0]), scope) for raw in targets)
         else:
             operands = cast("tuple[Operand, ...]", tuple(self._operand(raw, scope) for raw in statement.operands))
         problem = opcodes.problem(name, modifiers, len(operands))

@@ -13,7 +13,7 @@ from loadsparse.gpu.simulator.program import Kernel, Program
 ALLOCATION_BITS = 36
 """A device address is ``allocation << ALLOCATION_BITS | offset``."""
 
-NULL, SHARED, LOCAL, CONSTANT, PARAM, FIRST_ARRAY = 0, 1, 2, 3, 4, 16
+NULL, SHARED, LOCAL, CONSTANT, PARAM, GRID_WORKSPACE, FIRST_ARRAY = 0, 1, 2, 3, 4, 5, 16
 """Allocation numbers of the windows; arrays count up from FIRST_ARRAY."""
 
 QUANTUM = 20_000

@@ -3,6 +3,7 @@
 # ruff: noqa: E501  (PTX text)
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -365,3 +366,12 @@ def test_mbarrier_misuse_is_reported():
     target = out(1)
     assert run(pending, target, block=1).ok
     assert target[0] == 2
+
+
+def test_cooperative_groups_grid_barrier(monkeypatch):
+    monkeypatch.setattr(machine, "QUANTUM", 200)
+    text = (Path(__file__).parent / "data" / "nvrtc_cooperative_sm_80.ptx").read_text(encoding="utf-8")
+    target = np.zeros(96, np.int32)
+    report = simulator.load(text)["g"].launch(3, 32, target, engine="interpreter")
+    assert report.ok, report
+    assert set(target.tolist()) <= {2, 3}  # every thread saw a[0] after the barrier: 1 at first, 2 once its thread went on

@@ -115,6 +115,8 @@ REFUSED = {
     "call missing, ();": ("'missing' is not declared", 6),
     "mov.u32 %r1, $;": ("not declared", 6),
     "mov.u32 %r1, 5 5;": ("unexpected '5'", 6),
+    ".loc 1 x 3": ("is no .loc file line column", 6),
+    "bra 5;": ("'bra' takes 1 operands, found 0", 6),
     "mov.u32 %r1, #;": ("unexpected '#'", 6),
 }
 
@@ -142,6 +144,8 @@ def test_truncated_text_and_recursion_are_refused():
 def test_forms_without_execution_are_refused_at_load():
     with pytest.raises(PtxError, match="not a form that can be executed"):
         simulator.load(entry("cp.async.cg.shared.global [%r1], [%rd1], 8;"))
+    with pytest.raises(PtxError, match="not a form that can be executed"):
+        simulator.load(entry("cvt.rn.f16.f32 %h1, %f1, %f2;"))
     with pytest.raises(simulator.LaunchError, match="sm_61"):
         simulator.load(entry(""), arch="sm_61")
 

@@ -112,6 +112,10 @@ def build(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], Non
         return SPECIAL[name](place, instruction)
     if "cc" in modifiers or name in ("addc", "subc", "madc"):
         return _carry(place, instruction)
+    packed = name == "cvt" and modifiers[-2].endswith("x2")
+    three = name in ("min", "max") and modifiers[-1] == "f32" and len(operands) == 4
+    if name in ("cvt", "min", "max") and not three and len(operands) != (3 if packed or name != "cvt" else 2):
+        raise TypeError(f"{len(operands)} operands")
     operation = (BOTH[name][is_float(modifiers[-1])] if name in BOTH else ONE[name])(modifiers)
     form = shape(name, modifiers, len(operands) - 1)
     read = [source(place, operand, kind) for operand, kind in zip(operands[1:], form.sources, strict=True)]

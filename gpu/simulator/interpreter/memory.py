@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from loadsparse.gpu.simulator.interpreter.counters import sectors, wavefronts
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes
 from loadsparse.gpu.simulator.interpreter.warp import LANES, WARP, Warp
-from loadsparse.gpu.simulator.request import ALLOCATION_BITS, CONSTANT, FIRST_ARRAY, LOCAL, PARAM, SHARED
+from loadsparse.gpu.simulator.request import (
+    ALLOCATION_BITS,
+    CONSTANT,
+    FIRST_ARRAY,
+    GRID_WORKSPACE,
+    LOCAL,
+    PARAM,
+    SHARED,
+)
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
@@ -82,7 +90,11 @@ def _windows(
         return
     numbers = address >> np.uint64(ALLOCATION_BITS)
     for number in np.unique(numbers[lanes]).tolist():
-        legal = number >= FIRST_ARRAY or number == CONSTANT or (space == "generic" and number in (SHARED, LOCAL, PARAM))
+        legal = (
+            number >= FIRST_ARRAY
+            or number in (CONSTANT, GRID_WORKSPACE)
+            or (space == "generic" and number in (SHARED, LOCAL, PARAM))
+        )
         chosen = lanes & (numbers == np.uint64(number))
         yield (_window(machine, warp, number) if legal else None), chosen, address & OFFSET
 

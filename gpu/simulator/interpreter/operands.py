@@ -23,7 +23,7 @@ from loadsparse.gpu.simulator.program import (
     Variable,
     Vector,
 )
-from loadsparse.gpu.simulator.request import ALLOCATION_BITS, CONSTANT
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, CONSTANT, GRID_WORKSPACE
 
 Source = Callable[[Warp], Lanes]
 ALL = np.ones(WARP, bool)
@@ -209,6 +209,9 @@ def special(operand: Special) -> Source:
         below = one - np.uint64(1)
         masks = {"eq": one, "lt": below, "le": below | one, "gt": ~(below | one), "ge": ~below}[name[9:]] & mask(32)
         return lambda warp: masks
+    if name.startswith("envreg"):
+        workspace = GRID_WORKSPACE << ALLOCATION_BITS
+        return constant(lambda warp: {"1": workspace >> 32, "2": workspace & 0xFFFFFFFF}.get(name[6:], 0))
     if name in ("clock", "clock64", "globaltimer", "globaltimer_lo"):
         return constant(lambda warp: warp.stepped)
     if name in ("clock_hi", "globaltimer_hi"):
