@@ -1,0 +1,145 @@
+# %% [markdown]
+# # Balancing as a linear program
+#
+# *4,096 tokens want 32 experts. What does perfect balance cost, who pays it, and how would we know that nobody could do better?*
+#
+# | | |
+# |---|---|
+# | Prerequisites | tutorial 20, or linear programming duality |
+# | Time | 30 minutes |
+# | A common misconception | "Perfect balance ruins the choices." At the optimum nearly every token still gets experts that are best for it, at the prices. |
+#
+# ## You will learn
+#
+# 1. to state routing with equal loads as a linear program and to solve it exactly;
+# 2. to read prices, and to check a solution without trusting who made it;
+# 3. why only E − 1 tokens are ever undecided.
+
+# %% [markdown]
+# ## The idea in ten lines of NumPy
+#
+# Quantile balancing: take turns. Given the experts' prices, each token's threshold is its (K + 1)-th best biased score; given the thresholds, each expert's price is the one at which exactly L tokens want it. Each turn minimises the dual exactly over one side.
+
+# %%
+import numpy as np
+
+rng = np.random.default_rng(seed=3)
+T, E, K = 4096, 32, 4
+L = K * T // E
+scores = 1 / (1 + np.exp(-(rng.standard_normal((T, E)) + np.linspace(1, -1, E))))
+price = np.zeros(E)  # to be paid by a token
+for turn in range(6):
+    threshold = -np.sort(price - scores, axis=1)[:, K]
+    price = -np.sort(threshold[:, None] - scores, axis=0)[L]
+    loads = np.bincount(np.argsort(-(scores - price), axis=1)[:, :K].ravel(), minlength=E)
+    print(turn, "busiest expert", loads.max() / L)
+
+# %% [markdown]
+# ## Build it
+#
+# $$ \max \sum_{ik} s_{ik} x_{ik} \quad\text{with}\quad \sum_k x_{ik} = K,\quad \sum_i x_{ik} = L,\quad 0 \le x \le 1. $$
+#
+# The constraint matrix is the incidence matrix of a bipartite graph, hence *totally unimodular*: where L is an integer some optimal $x$ holds only zeros and ones. `assignment.solve` finds prices by Newton's method (the Hessian of the dual is a graph
+# Laplacian) and decides the last tokens by shortest paths in integers.
+
+# %%
+from pictures import canvas, show
+
+from loadsparse.reference import balancing, routing
+from loadsparse.theory import assignment, balance, lagrangian, linear_program
+
+best = assignment.solve(scores, K)
+free = routing.top_k(scores, K)
+greedy = lagrangian.value(scores, free)
+print(
+    f"unbalanced {greedy:.2f}, balanced optimum {best.value:.2f}: balance costs {1 - best.value / greedy:.2%} of the score"
+)
+figure, axes = canvas(columns=2)
+axes[0].bar(range(E), routing.loads(free, E), color="#d55e00", label="free")
+axes[0].bar(range(E), routing.loads(best.choices, E), color="#0072b2", label="balanced")
+axes[0].set(xlabel="expert", ylabel="tokens", title="Loads")
+axes[0].legend()
+axes[1].bar(range(E), best.prices - best.prices.mean(), color="#009e73")
+axes[1].set(xlabel="expert", ylabel="bias", title="Prices: popular experts are discounted")
+show(
+    figure,
+    "Left: loads fall from left to right without balance and are level with it. Right: biases rise from left to right.",
+)
+assert routing.loads(best.choices, E).tolist() == [L] * E
+
+# %% [markdown]
+# ### Who pays?
+#
+# Complementary slackness: in the solution every chosen expert is, after prices, at least as good as every expert that was not chosen. No token envies another choice.
+
+# %%
+biased = scores + best.prices
+worst_chosen = np.take_along_axis(biased, best.choices, axis=1).min(axis=1)
+others = biased.copy()
+np.put_along_axis(others, best.choices, -np.inf, axis=1)
+assert (worst_chosen >= others.max(axis=1) - 1e-12).all()
+tied = balance.ties(scores, K, best.prices, tolerance=1e-12)
+print(f"{tied.tokens.size} of {T} tokens are undecided at these prices; never more than E - 1 = {E - 1}")
+assert tied.slots <= E - 1
+
+# %% [markdown]
+# ## Check it against the oracle
+#
+# `certify` shares no code with the solver: feasibility in integers, the value, and the duality gap. It refuses a solution in which two tokens swapped places. On a small matrix HiGHS is a second opinion, and its solution is integral, as promised.
+
+# %%
+assignment.certify(scores, K, best)
+small = scores[:96]
+opinion = linear_program.solve(small, K)
+assert abs(opinion.value - assignment.solve(small, K).value) < 1e-9
+assert opinion.fractional < 1e-9
+
+from dataclasses import replace
+
+first, second = next((i, j) for i in range(T) for j in range(i) if not set(best.choices[i]) & set(best.choices[j]))
+swapped = best.choices.copy()
+swapped[[first, second]] = swapped[[second, first]]
+worse = replace(best, choices=swapped, value=float(lagrangian.value(scores, swapped)))
+try:
+    assignment.certify(scores, K, worse)
+except ValueError as error:
+    print(error)
+else:
+    raise AssertionError("a swap of two tokens must not pass")
+
+# %% [markdown]
+# ## Numbers
+#
+# How close do the balancers come? `compare` runs them on the same matrix, and judges them by the optimum: this is what `loadsparse balance` prints.
+
+# %%
+from loadsparse.theory import compare
+
+rows = compare.compare(scores, K, ["sign", "proportional", "quantile"], steps=200)
+for row in rows:
+    if row.step in (0, 200) or row.balancer == "optimum":
+        print(
+            f"{row.balancer:14s} step {row.step:3d}  MaxVio {row.max_violation:7.4f}  dual gap {row.dual_gap:9.2e}  score kept {row.kept:.5f}"
+        )
+assert all(row.dual_gap >= -1e-12 for row in rows)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Give one expert half the capacity of the others (`capacity=`). What happens to its price, and to the optimum?
+# 2. Why may "score kept" exceed 1 for an unbalanced routing?
+# 3. Compare `balancing.Auction` with `assignment.solve` for K = 1: within T·ε of the optimum, always?
+
+# %%
+capacity = np.full(E, L + L // 16)  # exercise 1
+capacity[0] = L // 2
+tight = assignment.solve(scores, K, capacity)
+assignment.certify(scores, K, tight, capacity)
+assert routing.loads(tight.choices, E)[0] == L // 2
+auction = balancing.Auction(epsilon=1e-3).assign(small)  # exercise 3
+assert small[np.arange(96), auction].sum() >= assignment.solve(small, 1).value - 96 * 1e-3
+
+# %% [markdown]
+# ## Summary
+#
+# Balanced routing is an assignment problem. Its dual variables are the biases, its optimum can be certified by anyone, and all but E − 1 tokens simply take their best experts at the prices. Next: how the sign rule moves towards those prices.
