@@ -64,7 +64,7 @@ def value(law: Law, k: int, p: npt.ArrayLike) -> float:
     return float(k * bias.min() + weight @ expected - k / bias.size * bias.sum())
 
 
-def values(law: Law, k: int, biases: Floats, count: int = 192) -> Floats:
+def values(law: Law, k: int, biases: Floats, count: int = 96) -> Floats:
     """f at many biases [B, E] at once with one fixed set of nodes: float64 [B], to about 1e-6 for smooth laws."""
     low, high = biases.min(axis=1), biases.max(axis=1) + 1
     x, w = special.roots_legendre(count)

@@ -50,7 +50,7 @@ def test_every_balancer_improves_a_skewed_matrix() -> None:
 
 
 def test_streams_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = score_laws.Uniform(8).sample(np.random.default_rng(2), 1000).astype(np.float32)
+    scores = score_laws.Uniform(8).sample(np.random.default_rng(2), 1000)
     np.save(tmp_path / "s.npy", scores)
     whole = compare.compare(scores, 2, ["quantile"], steps=3)
     monkeypatch.setattr(compare, "BLOCK", 64)
