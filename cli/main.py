@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from loadsparse.cli import claims, profile, trace, verify, weights
+from loadsparse.cli import claims, predict, profile, trace, verify, weights
 
 app = typer.Typer(
     name="loadsparse",
