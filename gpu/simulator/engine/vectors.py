@@ -147,6 +147,8 @@ def _bank_waves() -> str:
         "declare <32 x i32> @llvm.masked.gather.v32i32.v32p0(<32 x ptr>, <32 x i1>, <32 x i32>)\n"
         "declare void @llvm.masked.scatter.v32i32.v32p0(<32 x i32>, <32 x ptr>, <32 x i1>)\n"
         "declare i32 @llvm.vector.reduce.or.v32i32(<32 x i32>)\ndeclare i32 @llvm.ctpop.i32(i32)\n"
+        "declare i32 @llvm.vector.reduce.umax.v32i32(<32 x i32>)\n"
+        "declare i32 @llvm.vector.reduce.umin.v32i32(<32 x i32>)\n"
     ) + _define(
         "bank_waves",
         "addresses mask",
@@ -161,7 +163,16 @@ def _bank_waves() -> str:
   %banked = call i32 @llvm.ctpop.i32(i32 %all)
   %lanes = call i32 @llvm.ctpop.i32(i32 %m)
   %easy = icmp eq i32 %banked, %lanes
-  br i1 %easy, label %free, label %hard
+  br i1 %easy, label %free, label %more.than.one
+more.than.one:
+  ; words less than 32 apart never meet in a bank
+  %high.in = select <32 x i1> %flags, <32 x i32> %words, <32 x i32> zeroinitializer
+  %low.in = select <32 x i1> %flags, <32 x i32> %words, <32 x i32> splat (i32 -1)
+  %highest = call i32 @llvm.vector.reduce.umax.v32i32(<32 x i32> %high.in)
+  %lowest = call i32 @llvm.vector.reduce.umin.v32i32(<32 x i32> %low.in)
+  %spread = sub i32 %highest, %lowest
+  %near = icmp ult i32 %spread, 32
+  br i1 %near, label %free, label %hard
 free:
   %free.w = zext i32 %banked to i64
   %free.r = or i64 %free.w, 4294967296
