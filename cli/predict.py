@@ -55,7 +55,9 @@ def _model_row(found: EndToEnd, price: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _finish(rows: list[dict[str, Any]], details: list[dict[str, Any]], notes: list[str], as_json: bool, plain: bool) -> None:
+def _finish(
+    rows: list[dict[str, Any]], details: list[dict[str, Any]], notes: list[str], as_json: bool, plain: bool
+) -> None:
     """Print what was asked for: one JSON object, or a table, explanations and notes."""
     if as_json:
         typer.echo(json.dumps({"rows": rows, "explain": details, "notes": notes}))
@@ -107,11 +109,17 @@ def _replay(as_json: bool, plain: bool) -> None:
 def command(
     kernels: Annotated[
         list[str] | None,
-        typer.Argument(help="Kernels; none means all. With --model also fastertransformer, deepspeed.", show_default=False),
+        typer.Argument(
+            help="Kernels; none means all. With --model also fastertransformer, deepspeed.", show_default=False
+        ),
     ] = None,
     shape: Annotated[str, typer.Option(help="M,N,K of one product C[M,N] = A[M,K] x B[K,N].")] = "36864,8,9216",
-    model: Annotated[str | None, typer.Option(help="A whole model instead: opt-66b, llama-3-8b, mixtral-8x7b, ...")] = None,
-    gpu: Annotated[str, typer.Option(help="A packaged GPU, or a .json or .toml file of the same fields.")] = "a100-80gb",
+    model: Annotated[
+        str | None, typer.Option(help="A whole model instead: opt-66b, llama-3-8b, mixtral-8x7b, ...")
+    ] = None,
+    gpu: Annotated[
+        str, typer.Option(help="A packaged GPU, or a .json or .toml file of the same fields.")
+    ] = "a100-80gb",
     gpus: Annotated[int, typer.Option(help="Tensor-parallel GPUs (with --model).")] = 1,
     batch: Annotated[int, typer.Option(help="Sequences answered together (with --model).")] = 8,
     prompt: Annotated[int, typer.Option(help="Tokens of the prompt (with --model).")] = 64,
@@ -139,8 +147,10 @@ def command(
         raise fail("--plot draws a sweep: add --sweep")
     try:
         if model is not None:
-            _model(kernels or MODEL_DEFAULT, model, gpu, gpus, batch, prompt, output, routing, price, sparsity, sweep, plot, explain,
-                   as_json, plain)  # fmt: skip
+            names = kernels or MODEL_DEFAULT
+            _model(
+                names, model, gpu, gpus, batch, prompt, output, routing, price, sparsity, sweep, plot, explain, as_json, plain
+            )  # fmt: skip
         else:
             _kernels(kernels or DEFAULT, _shape(shape), gpu, sparsity, sweep, plot, explain, as_json, plain)
     except PerfError as error:
@@ -168,9 +178,15 @@ def _kernels(
         curves[name] = [one.seconds * 1e3 for one in found]
         if explain:
             last = found[-1]
-            parts = [(part, f"{value * 1e6:9.1f} us") for part, value in sorted(last.parts.items(), key=lambda x: -x[1]) if value]
+            parts = [
+                (part, f"{value * 1e6:9.1f} us")
+                for part, value in sorted(last.parts.items(), key=lambda x: -x[1])
+                if value
+            ]
             what_if = perfmodel.sensitivities(name, m, *(points[-1][0], k, points[-1][1]), device)
-            parts += [(f"10% better {what}", f"{value:+9.1%}") for what, value in sorted(what_if.items(), key=lambda x: x[1])]
+            parts += [
+                (f"10% better {what}", f"{value:+9.1%}") for what, value in sorted(what_if.items(), key=lambda x: x[1])
+            ]
             title = f"{name} at N = {points[-1][0]}, sparsity {points[-1][1]:g}: bound by {last.bound}"
             details.append({"what": title, "lines": parts})
     if plot is not None:
@@ -191,7 +207,9 @@ def _model(
     rows, details, notes, curves = [], [], [], {}
     for name in names:
         found = [
-            perfmodel.end_to_end(model, name, gpus, b, gpu=gpu, sparsity=s, prompt=prompt, output=output, routing=routing)
+            perfmodel.end_to_end(
+                model, name, gpus, b, gpu=gpu, sparsity=s, prompt=prompt, output=output, routing=routing
+            )
             for b, s in points
         ]
         rows += [{**_model_row(one, price), "sparsity": s} for (_, s), one in zip(points, found, strict=True)]
@@ -199,12 +217,17 @@ def _model(
         curves[name] = [one.tokens_per_gpu_second for one in found]
         if explain:
             last = found[-1]
-            parts = [(part, f"{value * 1e3:9.2f} ms per step") for part, value in sorted(last.step.items(), key=lambda x: -x[1])]
+            parts = [
+                (part, f"{value * 1e3:9.2f} ms per step")
+                for part, value in sorted(last.step.items(), key=lambda x: -x[1])
+            ]
             held = last.memory
             for part in ("weights", "cache", "activations", "reserved"):
                 parts.append((f"memory: {part}", f"{getattr(held, part) / 2**30:9.2f} GiB"))
             parts.append(("memory: there is", f"{held.available / 2**30:9.2f} GiB"))
             details.append({"what": f"{name}, batch {last.batch}: bound by {last.bound}", "lines": parts})
     if plot is not None:
-        lines(plot, [p[0 if sweep == "batch" else 1] for p in points], curves, sweep or "", "tokens per GPU-second", model)
+        lines(
+            plot, [p[0 if sweep == "batch" else 1] for p in points], curves, sweep or "", "tokens per GPU-second", model
+        )
     _finish(rows, details, list(dict.fromkeys(notes)), as_json, plain)

@@ -1,0 +1,10 @@
+"""Predicted time of a kernel and of a whole model: counts of the simulator, a GPU description, seven fitted constants."""
+
+from loadsparse.gpu.perfmodel.endtoend import EndToEnd, batch_sweep, end_to_end
+from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError, load
+from loadsparse.gpu.perfmodel.kernel import NAMES, Prediction, predict, roofline, sensitivities
+
+__all__ = [
+    "NAMES", "EndToEnd", "Gpu", "PerfError", "Prediction", "batch_sweep", "end_to_end", "load", "predict", "roofline",
+    "sensitivities",
+]  # fmt: skip
