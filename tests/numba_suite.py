@@ -5,9 +5,9 @@
     python tests/numba_suite.py --report              # the table of the recorded result
 
 One process per module and simulator; a test that takes longer than --seconds is recorded as "timeout".  A test counts
-as launching when it starts a kernel, be it in a child process; the others only compile.  `EXCLUDED` lists what cannot
-pass without a driver, a second GPU or machine code, each with its reason.  What is measured is written to
-tests/gpu/data/numba_suite.json.  Needs numba-cuda's test dependencies: pip install filecheck psutil cffi.
+as launching when it starts a kernel, be it in a child process, or fails before it could; the others only compile.
+`EXCLUDED` lists what cannot pass without a driver, a second GPU or machine code, each with its reason.  What is measured
+is written to tests/gpu/data/numba_suite.json.  Needs numba-cuda's test dependencies: pip install filecheck psutil cffi.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ LAUNCHES = "LOADSPARSE_NUMBA_SUITE_LAUNCHES"
 EXCLUDED: dict[str, str] = {
     "*.test_ipc.*": "CUDA IPC: needs a second process on the same driver",
     "*.test_multigpu.*": "several GPUs: one is simulated",
+    "*.CUDAAndCPUCachingTest.test_cpu_and_cuda_*": (
+        "numba 0.68 stamps the shared cache index with content hashes, numba-cuda 0.30.4 with times: each overwrites the "
+        "other's on any device"
+    ),
 }
 """Patterns of test names, and why they need something that no simulator has."""
 
@@ -71,7 +75,7 @@ class Result(unittest.TestResult):
     def _failed(self, kind: str, error: Any) -> None:
         text = str(error[1]).strip().splitlines()
         first = next((line for line in text if line.strip()), "")
-        outcome = "timeout" if error[0] is OverTime else kind
+        outcome = "timeout" if error[0] is OverTime else "skipped" if error[0].__name__ == "Skipped" else kind
         self.outcome = (outcome, f"{error[0].__name__}: {first[:300]}")
         if os.environ.get("SUITE_TRACEBACK"):
             import traceback
@@ -216,7 +220,6 @@ def run_module(
     path = os.pathsep.join(p for p in (str(hook), os.environ.get("PYTHONPATH", "")) if p)
     environment = {**os.environ, LAUNCHES: str(launches), "PYTHONPATH": path}
     environment["NUMBA_ENABLE_CUDASIM"] = "0" if ours else "1"
-    environment["PYTHONWARNINGS"] = "ignore"
     command = [sys.executable, __file__, "--worker", module, "--sink", str(partial), "--seconds", str(seconds)]
     command += ["--side", side, *(names or [])]
     began = time.monotonic()
@@ -225,7 +228,7 @@ def run_module(
             ["nice", *command], env=environment, cwd=folder,
             stdout=None if names else output, stderr=None if names else output, start_new_session=True,
         )
-        dead = ""
+        dead, skipped = "", False
         try:
             while process.poll() is None:
                 time.sleep(0.2)
@@ -242,9 +245,11 @@ def run_module(
             output.seek(0)
             tail = output.read().decode("utf-8", "replace").strip().splitlines()[-3:]
             dead = dead or f"the process ended with status {code}: {' | '.join(tail)}"[:400]
+            skipped = "Skipped: " in dead
     rows = _read(partial)
     if dead:
-        rows.append({"test": f"{module}.(rest)", "outcome": "died", "detail": dead, "launches": 0, "seconds": 0.0})
+        outcome = "skipped" if skipped else "died"
+        rows.append({"test": f"{module}.(rest)", "outcome": outcome, "detail": dead, "launches": 0, "seconds": 0.0})
     hazards = Path(f"{launches}.hazards")
     if hazards.exists():
         rows.append({"hazards": [json.loads(line) for line in hazards.read_text().splitlines()]})
@@ -269,8 +274,10 @@ def summary(ours: list[dict[str, Any]], numba: list[dict[str, Any]], seconds: fl
     other = {row["test"]: row["outcome"] for row in numba if "test" in row}
     tests = [row for row in ours if "test" in row]
     hazards = [h for row in ours if "hazards" in row for h in row["hazards"]]
-    counted = [row for row in tests if row["launches"] and not excluded(row["test"])]
-    compiling = [row for row in tests if not row["launches"] and not excluded(row["test"])]
+    # What failed before it could launch would have launched.
+    wanted = {r["test"] for r in tests if r["launches"] or r["outcome"] not in ("passed", "skipped")}
+    counted = [row for row in tests if row["test"] in wanted and not excluded(row["test"])]
+    compiling = [row for row in tests if row["test"] not in wanted and not excluded(row["test"])]
     passed = [row for row in counted if row["outcome"] == "passed"]
     versions = {name: importlib.metadata.version(name) for name in ("numba-cuda", "numba", "cuda-bindings", "numpy")}
     beside = Counter(other.get(row["test"], "absent") for row in counted)
@@ -294,7 +301,6 @@ def summary(ours: list[dict[str, Any]], numba: list[dict[str, Any]], seconds: fl
         },
         "hazards": _grouped(hazards),
         "not_passed": [row for row in counted if row["outcome"] != "passed"],
-        "compile_only_not_passed": [r for r in compiling if r["outcome"] not in ("passed", "skipped")],
         "excluded": {row["test"]: excluded(row["test"]) for row in tests if excluded(row["test"])},
         "skipped": {row["test"]: row["detail"] for row in compiling if row["outcome"] == "skipped"},
     }

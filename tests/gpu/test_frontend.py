@@ -12,17 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 pytest.importorskip("numba.cuda")
 
 from numba import cuda, types
 
 from loadsparse.gpu import simulator
 from loadsparse.gpu.simulator.frontend import device_library
+from loadsparse.gpu.simulator.frontend.inline import inline_calls
 from loadsparse.gpu.simulator.frontend.install import SEAM
 from loadsparse.gpu.simulator.frontend.launcher import pack
-from loadsparse.gpu.simulator.frontend.linker import LinkError, link, statements
+from loadsparse.gpu.simulator.frontend.linker import LinkError, link, merge
 from loadsparse.gpu.simulator.frontend.memory import DeviceMemory, InvalidAddress, OutOfMemory, host_bytes
 from loadsparse.gpu.simulator.frontend.run import dimensions, place
+from loadsparse.gpu.simulator.frontend.text import statements
 from loadsparse.gpu.simulator.parser import parse
 from loadsparse.gpu.simulator.program import Variable
 
@@ -132,7 +135,7 @@ def test_declarations_are_resolved_and_private_names_kept_apart() -> None:
     second = HEAD + ".global .u32 table = 2;\n" + function(
         "g", body="{ .reg .b32 %r<2>; ld.global.u32 %r1, [table]; ret; }"
     )
-    program = parse(link([first, second]))
+    program = parse(merge([first, second]))
     assert set(program.kernels) == {"k", "g"}
     tables = [v for v in program.globals if v.name.startswith("table")]
     assert sorted(int.from_bytes(v.data, "little") for v in tables) == [1, 2]
@@ -206,6 +209,68 @@ def test_an_indirect_call_of_another_shape_is_a_trap() -> None:
         1, 1, np.zeros(1, np.uint32), np.uint32(1)
     )
     assert [hazard.kind for hazard in report.hazards] == ["trap"]
+
+
+NESTED = HEAD + """
+.func (.param .b32 r) sign (.param .b32 x)
+{ .reg .b32 %r<3>; .reg .pred %p<2>; ld.param.s32 %r1, [x]; setp.lt.s32 %p1, %r1, 0; @%p1 bra NEGATIVE;
+  st.param.b32 [r], 1; ret;
+NEGATIVE: st.param.b32 [r], -1; ret; }
+.func (.param .b32 r) absolute (.param .b32 x)
+{ .reg .b32 %r<5>; .param .b32 x_sign; ld.param.s32 %r1, [x];
+  { .param .b32 x; st.param.b32 [x], %r1; call.uni (x_sign), sign, (x); ld.param.b32 %r2, [x_sign]; }
+  mul.lo.s32 %r3, %r1, %r2; st.param.b32 [r], %r3; ret; }
+.visible .entry k (.param .u64 out)
+{
+    .reg .b32 %r<5>; .reg .b64 %d<5>;
+    mov.u32 %r1, %tid.x;
+    sub.s32 %r2, 3, %r1;
+    { .param .b32 a; .param .b32 b; st.param.b32 [a], %r2; call (b), absolute, (a); ld.param.b32 %r3, [b]; }
+    { .param .b32 a; .param .b32 b; st.param.b32 [a], %r2; call (b), sign, (a); ld.param.b32 %r4, [b]; }
+    mul.lo.s32 %r3, %r3, 10;
+    add.s32 %r3, %r3, %r4;
+    ld.param.u64 %d1, [out];
+    mul.wide.u32 %d2, %r1, 4;
+    add.u64 %d3, %d1, %d2;
+    st.global.u32 [%d3], %r3;
+    ret;
+}
+"""
+
+
+def test_called_bodies_in_place_compute_the_same() -> None:
+    placed = inline_calls(NESTED)
+    assert "call" not in placed.partition(".entry")[2]
+    expected = [10 * abs(d) + (1 if d >= 0 else -1) for d in (3, 2, 1, 0, -1, -2, -3, -4)]
+    for text, engine in ((NESTED, "interpreter"), (placed, "interpreter"), (placed, "llvm")):
+        out = np.zeros(8, np.int32)
+        report = simulator.load(text)["k"].launch(1, 8, out, engine=engine)
+        assert report.ok, report.hazards
+        assert out.tolist() == expected
+    plain = HEAD + function("f")
+    assert inline_calls(plain) is plain
+
+
+def test_structures_stay_in_parameter_memory() -> None:
+    pair = HEAD + """
+    .func (.param .b32 r) second (.param .align 4 .b8 p[8])
+    { .reg .b32 %r<2>; ld.param.b32 %r1, [p+4]; st.param.b32 [r], %r1; ret; }
+    .visible .entry k (.param .u64 out)
+    { .reg .b32 %r<2>; .reg .b64 %d<2>; ld.param.u64 %d1, [out];
+      { .param .align 4 .b8 a[8]; .param .b32 b; st.param.b32 [a], 5; st.param.b32 [a+4], 6;
+        call (b), second, (a); ld.param.b32 %r1, [b]; }
+      st.global.u32 [%d1], %r1; ret; }
+    """
+    out = np.zeros(1, np.int32)
+    assert simulator.load(link([pair]))["k"].launch(1, 1, out).ok
+    assert out[0] == 6
+
+
+def test_recursion_and_shared_variables_are_left_alone() -> None:
+    recursive = HEAD + ".func f () { call f, (); ret; }\n.visible .entry k () { call f, (); ret; }\n"
+    assert inline_calls(recursive).partition(".entry")[2].count("call") == 1
+    shared = HEAD + ".func f () { .shared .align 4 .b8 x[4]; ret; }\n.visible .entry k () { call f, (); ret; }\n"
+    assert inline_calls(shared) is shared
 
 
 def test_statements_keep_initialisers_and_drop_nothing() -> None:

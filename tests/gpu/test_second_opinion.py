@@ -17,8 +17,9 @@ import pytest
 
 pytest.importorskip("numba.cuda")
 
-from loadsparse.gpu import simulator
 from numba import cuda, njit
+
+from loadsparse.gpu import simulator
 
 PROGRAMS = int(os.environ.get("LOADSPARSE_PROGRAMS", "1"))
 """Programs per type; a long run asks for more."""

@@ -7,78 +7,26 @@ grid synchronisation and `malloc` live in a device library (`device_library.py`)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 from loadsparse.gpu.simulator.frontend.device_library import LIBRARY
 from loadsparse.gpu.simulator.frontend.indirect import resolve_indirect_calls
+from loadsparse.gpu.simulator.frontend.inline import inline_calls
+from loadsparse.gpu.simulator.frontend.text import Statement, rename, statements
 
-NAME = r"[A-Za-z_$%.][\w$]*"
 _HEADER = re.compile(r"\.(version|target|address_size)\b[^\n]*")
 _FILE = re.compile(r"\.file\s+(\d+)([^\n]*)")
-_FUNCTION = re.compile(rf"\.(?:func|entry)\s*(?:\([^()]*\)\s*)?({NAME})")
-_VARIABLE = re.compile(rf"({NAME})\s*(?:\[[^\]]*\]\s*)*(?:=|;)")
-_TOKEN = re.compile(r"//[^\n]*|/\*.*?\*/|\"[^\"\n]*\"|[{};]|\n", re.DOTALL)
-_LINE_DIRECTIVE = re.compile(r"\s*\.(?:version|target|address_size|file|pragma)\b")
 
 
 class LinkError(ValueError):
     """Modules that do not fit together: the message names the symbol."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One top-level PTX statement; `name` is empty for directives that define nothing."""
-
-    text: str
-    name: str
-    linkage: str
-    """One of ``visible weak common extern static``, or empty."""
-
-
-def statements(ptx: str) -> Iterator[Statement]:
-    """Split a module into its top-level statements, comments between them dropped."""
-    start, depth, assigned = 0, 0, False
-    for token in _TOKEN.finditer(ptx):
-        text, chunk = token.group(), ptx[start : token.start()]
-        if text.startswith(("//", "/*")):
-            if depth == 0 and not chunk.strip():
-                start = token.end()
-            continue
-        if depth == 0 and "=" in chunk:
-            assigned = True
-        if text == "{":
-            depth += 1
-        elif text == "}":
-            depth -= 1
-        ends = (
-            (text == ";" and depth == 0)
-            or (text == "}" and depth == 0 and not assigned)
-            or (text == "\n" and depth == 0 and _LINE_DIRECTIVE.match(chunk) is not None)
-        )
-        if ends:
-            body = ptx[start : token.end()].strip()
-            start, assigned = token.end(), False
-            if body and body != ";":
-                yield _classify(body)
-    if ptx[start:].strip():
-        yield _classify(ptx[start:].strip())
-
-
-def _classify(text: str) -> Statement:
-    if _LINE_DIRECTIVE.match(text) or text.startswith((".section", "@@")):
-        return Statement(text, "", "")
-    found = _FUNCTION.search(text) if re.search(r"\.(func|entry)\b", text.split("{")[0]) else _VARIABLE.search(text)
-    head = text.split("(")[0]
-    for linkage in ("visible", "weak", "common", "extern"):
-        if re.match(rf"\s*\.{linkage}\b", head):
-            break
-    else:
-        linkage = "static"
-    return Statement(text, found.group(1) if found else "", linkage)
-
-
 def link(modules: list[str]) -> str:
+    """What all `modules` define as one module that is ready to be loaded: merged, and without calls where possible."""
+    return inline_calls(resolve_indirect_calls(merge(modules)))
+
+
+def merge(modules: list[str]) -> str:
     """One module that holds what all `modules` define.
 
     Declarations that another module resolves are dropped, private symbols that clash are renamed, of several weak
@@ -89,7 +37,7 @@ def link(modules: list[str]) -> str:
     missing = _undefined(parsed)
     added = [library for library in LIBRARY if missing & {s.name for s in statements(library)}]
     if not added and len(modules) == 1:
-        return resolve_indirect_calls(modules[0])
+        return modules[0]
     texts = [*modules, *added]
     parsed += [list(statements(library)) for library in added]
     defined = {s.name: s.linkage for module in parsed for s in module if s.linkage in ("visible", "weak", "common")}
@@ -117,11 +65,11 @@ def link(modules: list[str]) -> str:
                         continue
                     raise LinkError(f"{statement.name} is defined by two modules: rename one of them")
                 emitted[statement.name] = statement.linkage
-            out.append(_renumber(_rename(statement.text, renames), shift))
+            out.append(_renumber(rename(statement.text, renames), shift))
     version = max(re.findall(r"\.version\s+(\d+\.\d+)", "\n".join(texts)), key=_version_key)
     target = re.search(r"\.target\s+[^\n]*", modules[0])
     head = f".version {version}\n{target.group() if target else '.target sm_80'}\n.address_size 64\n"
-    return resolve_indirect_calls("\n".join([head, *out, *files, ""]))
+    return "\n".join([head, *out, *files, ""])
 
 
 def _undefined(parsed: list[list[Statement]]) -> set[str]:
@@ -135,13 +83,6 @@ def _is_prototype(statement: Statement) -> bool:
 
 def _version_key(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
-
-
-def _rename(text: str, renames: dict[str, str]) -> str:
-    if not renames:
-        return text
-    pattern = re.compile(r"(?<![\w$%.])(" + "|".join(re.escape(name) for name in renames) + r")(?![\w$])")
-    return pattern.sub(lambda found: renames[found.group(1)], text)
 
 
 def _renumber(text: str, shift: int) -> str:
