@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from loadsparse.cli import claims, predict, profile, trace, verify, weights
+from loadsparse.cli import balance, claims, predict, profile, trace, verify, weights
 
 app = typer.Typer(
     name="loadsparse",
@@ -23,6 +23,7 @@ app.command("verify")(verify.command)
 app.command("predict")(predict.command)
 app.command("profile")(profile.command)
 app.command("trace")(trace.command)
+app.command("balance")(balance.command)
 app.command("claims")(claims.command)
 app.add_typer(weights.app, name="weights")
 

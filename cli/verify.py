@@ -12,6 +12,7 @@ from loadsparse.cli.console import Json, Plain, bad_input, console, progress
 
 if TYPE_CHECKING:
     from loadsparse.gpu.verify import Result
+    from loadsparse.theory.road import Road
 
 _MARK = {True: "[green]yes[/]", False: "[red]NO[/]", None: "[dim]-[/]"}
 
@@ -26,6 +27,23 @@ def _shape(text: str | None) -> tuple[int, int, int] | None:
         raise InputError(f"--shape {text}: give M,N,K as three positive integers, for example 1024,16,1024")
     m, n, k = (int(part) for part in parts)
     return m, n, k
+
+
+def _show_tokens(road: Road, plain: bool) -> None:
+    marks = {
+        "optimum certified": road.optimum_certified,
+        "equals the linear program": road.optimum_equals_lp,
+        "dual above the optimum": road.bounded_by_dual,
+        "step identity (D1)": road.step_identity,
+        "preference rule (D3)": road.preference_rule,
+    }
+    out = console(plain)
+    out.print(f"tokens: {road.balancer} rule, T={road.tokens}, E={road.experts}, K={road.k}, {road.steps} steps")
+    out.print("  " + ", ".join(f"{name} {_MARK[value]}" for name, value in marks.items()), soft_wrap=True)
+    out.print(
+        f"  MaxVio {road.violation_before:.3f} -> {road.violation_after:.3f}, dual gap {road.dual_gap:.2e}",
+        soft_wrap=True,
+    )
 
 
 def _show(result: Result, plain: bool) -> None:
@@ -50,7 +68,6 @@ def _show(result: Result, plain: bool) -> None:
             out.print(f"[red]{escape(row.kernel)} on {escape(row.input)}:[/] {escape(line)}", soft_wrap=True)
     for note in result.notes:
         out.print(escape(note), style="dim", soft_wrap=True)
-    out.print("[green]verified[/]" if result.ok else "[red]not verified[/]")
 
 
 def command(
@@ -107,8 +124,18 @@ def command(
                     budget=budget,
                     progress=update,
                 )
+    road = None
+    if result is None and not kernels:
+        from loadsparse.theory.road import judge_tokens
+
+        road = judge_tokens(verdict.seed or 0)
+    ok = verdict.ok and (road is None or road.ok)
     if as_json:
-        typer.echo(json.dumps(verdict.to_dict()))
+        tokens = {} if road is None else {"tokens": road.to_dict()}
+        typer.echo(json.dumps({**verdict.to_dict(), **tokens, "ok": ok}))
     else:
         _show(verdict, plain)
-    raise typer.Exit(0 if verdict.ok else 1)
+        if road is not None:
+            _show_tokens(road, plain)
+        console(plain).print("[green]verified[/]" if ok else "[red]not verified[/]")
+    raise typer.Exit(0 if ok else 1)
