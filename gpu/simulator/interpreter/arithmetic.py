@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadsparse.gpu.simulator.interpreter import floats, integers
+from loadsparse.gpu.simulator.interpreter import conversions, floats, integers
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, Operation, mask
 from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
@@ -41,7 +41,7 @@ ONE: dict[str, Build] = {
     "tanh": floats.approximate(np.tanh),
     "copysign": floats.copysign,
     "testp": floats.testp,
-    "cvt": floats.convert,
+    "cvt": conversions.convert,
     "mul24": integers.mul24,
     "mad24": integers.mad24,
     "rem": integers.rem,

@@ -1,0 +1,147 @@
+"""The tree of a PTX module -> `Program`: module variables, functions, and no recursion."""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Any
+
+from lark import Token, Tree
+
+from loadsparse.gpu.simulator.body import Body
+from loadsparse.gpu.simulator.declarations import (
+    Declared,
+    Frame,
+    Scope,
+    declarators,
+    flatten,
+    heading,
+    integer,
+)
+from loadsparse.gpu.simulator.program import (
+    WIDTH,
+    Call,
+    FunctionName,
+    Immediate,
+    Kernel,
+    Program,
+    PtxError,
+    Variable,
+)
+
+
+class Module:
+    """Builds a `Program` from the tree."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.files = {int(n): name for n, name in re.findall(r'^\s*\.file\s+(\d+)\s+"([^"\n]*)"', text, re.M)}
+        self.scope = Scope()
+        self.frames = {space: Frame() for space in ("global", "shared")}
+        self.kernels: dict[str, Kernel] = {}
+
+    def build(self, tree: Tree[Token]) -> Program:
+        version, target = "", ""
+        functions: list[Tree[Token]] = []
+        for item in tree.children:
+            if isinstance(item, Token):
+                if item.type == "VERSION":
+                    version = item.split()[1]
+                elif item.type == "TARGET":
+                    target = re.split(r"[\s,/]+", item.strip())[1]
+            elif item.data == "declaration":
+                self._global(item)
+            else:
+                functions.append(item)
+                name, _, _ = heading(item)
+                self.scope.names.setdefault(str(name), FunctionName(str(name)))
+        for function in functions:
+            if any(isinstance(child, Tree) and child.data == "body" for child in function.children):
+                kernel = Body(self, function).build()
+                if kernel.name in self.kernels:
+                    raise PtxError(
+                        f"'{kernel.name}' is defined twice", function.meta.line if hasattr(function.meta, "line") else 0
+                    )
+                self.kernels[kernel.name] = kernel
+        self._refuse_recursion()
+        variables = [value for value in self.scope.names.values() if isinstance(value, Variable)]
+        return Program(version, target, self.kernels, tuple(variables), self.text)
+
+    def _global(self, tree: Tree[Token]) -> None:
+        for declared in declarators(tree):
+            if declared.space not in ("global", "const", "shared"):
+                raise PtxError(
+                    f".{declared.space} '{declared.name}' cannot stand outside a function",
+                    declared.name.line or 0,
+                    declared.name.column or 0,
+                )
+            frame = self.frames["shared" if declared.space == "shared" else "global"]
+            offset = 0 if declared.dynamic else frame.place(declared.size, declared.align)
+            variable = self.variable(declared, offset)
+            if variable.name in self.scope.names and declared.dynamic:
+                continue
+            self.scope.declare(declared.name, variable)
+
+    def variable(self, declared: Declared, offset: int) -> Variable:
+        data = None if declared.initial is None else self._bytes(declared)
+        return Variable(
+            str(declared.name),
+            declared.space,
+            declared.type,
+            declared.size,
+            declared.align,
+            offset,
+            data,
+            declared.dynamic,
+        )
+
+    def _bytes(self, declared: Declared) -> bytes:
+        width = WIDTH[declared.type] // 8
+        data = b"".join(self._scalar(value, width) for value in flatten(declared.initial))
+        if len(data) > declared.size:
+            raise PtxError(
+                f"'{declared.name}' has more initial values than room",
+                declared.name.line or 0,
+                declared.name.column or 0,
+            )
+        return data.ljust(declared.size, b"\0")
+
+    def _scalar(self, value: Any, width: int) -> bytes:
+        if isinstance(value, Immediate):
+            bits = value.value
+            if value.float_bits == 64 and width == 4:
+                bits = struct.unpack("<I", struct.pack("<f", struct.unpack("<d", struct.pack("<Q", bits))[0]))[0]
+            return (bits & (1 << 8 * width) - 1).to_bytes(width, "little")
+        name, offset = value.children[0], value.children[1]
+        target = self.scope.names.get(str(name))
+        if not isinstance(target, Variable) or target.space not in ("global", "const"):
+            raise PtxError(
+                f"'{name}' is no global variable whose address could be stored", name.line or 0, name.column or 0
+            )
+        address = (3 << 36) + target.offset + (integer(offset) if offset else 0)
+        return (address & (1 << 8 * width) - 1).to_bytes(width, "little")
+
+    def _refuse_recursion(self) -> None:
+        calls = {
+            name: {
+                operand.callee.name: instruction
+                for instruction in kernel.instructions
+                for operand in instruction.operands
+                if isinstance(operand, Call)
+            }
+            for name, kernel in self.kernels.items()
+        }
+        done: set[str] = set()
+
+        def visit(name: str, path: tuple[str, ...]) -> None:
+            for callee, instruction in calls.get(name, {}).items():
+                if callee in path:
+                    raise PtxError(
+                        f"'{callee}' calls itself; recursion is not simulated", instruction.line, instruction.column
+                    )
+                if callee not in done:
+                    visit(callee, (*path, callee))
+            done.add(name)
+
+        for name in self.kernels:
+            visit(name, (name,))
