@@ -143,8 +143,13 @@ def store_shared_x4(typing_context, address, offset, values):
     """Four words to a 16-byte aligned shared address."""
 
     def generate(context, builder, signature, args):
-        emit(builder, [], "st.shared.v4.u32 [$0+$1], {$2, $3, $4, $5};", "r,n,r,r,r,r",
-             [args[0], args[1], *unpack(builder, args[2], 4)])
+        emit(
+            builder,
+            [],
+            "st.shared.v4.u32 [$0+$1], {$2, $3, $4, $5};",
+            "r,n,r,r,r,r",
+            [args[0], args[1], *unpack(builder, args[2], 4)],
+        )
         return context.get_dummy_value()
 
     return types.void(WORD, types.int32, QUAD), generate
@@ -309,6 +314,7 @@ def mma(in_format: str, shape: str, a_registers: int, b_registers: int) -> Any:
         rows, columns = a.count // a_registers, b.count // b_registers
         if (4 * rows * columns, a_registers * rows, b_registers * columns) != (acc.count, a.count, b.count):
             return None
+
         def generate(context, builder, signature, args):
             sums, left = unpack(builder, args[0], acc.count), unpack(builder, args[1], a.count)
             right, out = unpack(builder, args[2], b.count), []

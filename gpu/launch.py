@@ -24,7 +24,7 @@ class Step:
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     shared_bytes: int
-    args: tuple[str | np.generic, ...]
+    args: tuple[str | np.generic | int | float, ...]
 
 
 @dataclass(frozen=True)

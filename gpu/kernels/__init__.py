@@ -2,9 +2,10 @@
 
 The protocol, which a kernel of your own follows too (any object with these three names will do):
 
-    name                                                 what reports call it
-    encode(a, dtype="f16") -> encoded                    the weights' form: anything with `.shape` (m, k), `.dtype`, `.nbytes`, `.decode()`
-    plan(encoded, b, arch="sm_80", split_k=None) -> Launch   PTX, grid, block and buffers for C[m, n] = A[m, k] x B[k, n]
+    name                         what reports call it
+    encode(a, dtype="f16")       -> encoded: the weights' form, with `.shape` (m, k), `.dtype`, `.nbytes`, `.decode()`
+    plan(encoded, b, arch="sm_80", split_k=None)
+                                 -> Launch: PTX, grid, block and buffers for C[m, n] = A[m, k] x B[k, n]
 
 `plan` raises ValueError with one line for arguments it cannot serve, and promises in the Launch the order in which it
 adds (`splits`) and what it does with zeros (`semantics`), so that the result can be compared bit for bit.
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from loadsparse.gpu.launch import Launch

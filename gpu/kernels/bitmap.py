@@ -36,7 +36,7 @@ from loadsparse.gpu.kernels.decode import decode_and_multiply, locate
 from loadsparse.gpu.launch import Launch
 from loadsparse.reference.formats.lane_bitmap import LaneBitmap
 
-TILE_K, THREADS = 64, 128
+TILE_M, TILE_K = 256, 64  # of a block: four format tiles
 
 
 @cache
@@ -48,10 +48,10 @@ def compiled(
     bits: of the format; stages: shared-memory stages; copies: 16-byte copies of A that a thread issues at once.
     """
     step_by, store = decode_and_multiply[dtype], store_rounded[dtype]
-    place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS)
-    strips = strips_per_warp(panels)
+    strips, threads = strips_per_warp(panels), threads_per_block(panels)
+    place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, threads)
     sharers = 4 // strips  # warps that work on one format tile
-    loaders, slots, ahead = 32 * sharers, 4 // sharers, stages - 1
+    loaders, slots, ahead = 32 * sharers, 4, stages - 1
     at_once, stride = copies, 512 * sharers
     acc_count, even, b_bytes = strips * 4 * panels, int(paired), TILE_K * panels * 16
     lane_shift, lane_bits, oldest = bits.bit_length() - 1, bits // 4, stages - 2
@@ -83,7 +83,11 @@ def compiled(
         word_at = keep(uint32(uint32(lane << uint32(2)) + uint32(sub << uint32(7))))
         header_at = keep(uint32(sub << uint32(1)))
         b_at = keep(uint32(slot * uint32(slots)))
-        b_row = keep(uint32(b_at + uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10))))
+        b_row = keep(
+            uint32(
+                b_at + uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10))
+            )
+        )
         at = offsets + (uint64(tile_row) * uint64(tiles) + uint64(first)) * uint64(4)
         start, stop = load_global(at, 0), load_global(at, 4)
         acc = zeros(acc_count)
@@ -140,7 +144,12 @@ def compiled(
                 store_partials(c + (down * uint64(8 * panels) + uint64(col)) * uint64(4), acc, panels)
 
     signature = "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32)"
-    return compiler.numba(bitmap, signature, arch, launch_bounds=THREADS, registers=registers(panels))
+    return compiler.numba(bitmap, signature, arch, launch_bounds=threads, registers=registers(panels))
+
+
+def threads_per_block(panels: int) -> int:
+    """Enough warps for 16 strips, so that a tile of B serves 256 rows."""
+    return 32 * 16 // strips_per_warp(panels)
 
 
 def registers(panels: int) -> int:
@@ -172,7 +181,7 @@ class BitmapKernel:
         bits = int(encoded.bits[0])
 
         def stage_bytes(panels: int) -> int:
-            return strips_per_warp(panels) * slot + TILE_K * panels * 16
+            return 4 * slot + TILE_K * panels * 16
 
         def stages(panels: int) -> int:
             return next((s for s in (4, 3) if s * stage_bytes(panels) <= 48 * 1024), 2)
@@ -181,10 +190,22 @@ class BitmapKernel:
             return min(-(-slot * strips_per_warp(panels) // (4 * 32 * 16)), 10)
 
         def build(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str) -> str:
-            return compiled(dtype, panels, n_width, direct, paired, arch, bits=bits, stages=stages(panels), copies=copies(panels))
+            return compiled(
+                dtype, panels, n_width, direct, paired, arch, bits=bits, stages=stages(panels), copies=copies(panels)
+            )
 
         return parts.plan_tiles(
-            self.name, encoded, b, arch, split_k, compiled=build, weights=("offsets", "data"),
-            tile_m=lambda panels: 64 * strips_per_warp(panels), tile_k=TILE_K, threads=THREADS, resident=3,
-            shared_bytes=lambda panels: stages(panels) * stage_bytes(panels), extra=(np.uint32(slot),),
+            self.name,
+            encoded,
+            b,
+            arch,
+            split_k,
+            compiled=build,
+            weights=("offsets", "data"),
+            tile_m=lambda panels: TILE_M,
+            tile_k=TILE_K,
+            threads=threads_per_block,
+            resident=3,
+            shared_bytes=lambda panels: stages(panels) * stage_bytes(panels),
+            extra=(np.uint32(slot),),
         )

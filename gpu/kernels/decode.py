@@ -60,7 +60,8 @@ def locate(typing_context, tile, words, header, count):
         own, starts = [], []
         for i in range(0, strips, 2):
             two = [
-                operation(builder, f"ld.shared.u32 $0, [$1+{HEADER + 128 * j}];", args[1], pure=False) for j in (i, i + 1)
+                operation(builder, f"ld.shared.u32 $0, [$1+{HEADER + 128 * j}];", args[1], pure=False)
+                for j in (i, i + 1)
             ]
             low, high = (operation(builder, "popc.b32 $0, $1;", word) for word in two)
             counts = operation(builder, "mad.lo.u32 $0, $1, 65536, $2;", high, low)

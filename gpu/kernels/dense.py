@@ -132,6 +132,6 @@ class DenseKernel:
         return parts.plan_tiles(
             self.name, encoded, b, arch, split_k,
             compiled=partial(compiled, k_width=parts.copy_width(encoded.shape[1])), weights=("values",),
-            tile_m=lambda panels: TILE_M, tile_k=TILE_K, threads=THREADS, resident=2,
+            tile_m=lambda panels: TILE_M, tile_k=TILE_K, threads=lambda panels: THREADS, resident=2,
             shared_bytes=lambda panels: STAGES * (A_BYTES + TILE_K * panels * 16), algorithm="dense",
         )  # fmt: skip

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import numpy as np
 from numba import cuda, uint32, uint64
 from numpy.typing import NDArray
 
@@ -45,7 +44,7 @@ from loadsparse.gpu.kernels.blocks import (
     store_partials,
     store_rounded,
 )
-from loadsparse.gpu.launch import Launch, Step
+from loadsparse.gpu.launch import Launch
 from loadsparse.reference.formats import TiledCSL
 
 TILE_M, TILE_K, THREADS = 128, 64, 128
@@ -78,7 +77,9 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
         # ldmatrix address of this lane: row lane%16 of the warp's first row tile, 16-byte chunk lane/16, swizzled
         row_at = uint32(warp * uint32(4096) + uint32(lane & uint32(15)) * uint32(128))
         row_at = uint32(row_at + uint32(uint32(uint32(lane >> uint32(4)) ^ uint32(lane & uint32(7))) << uint32(4)))
-        b_row = keep(uint32(uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10))))
+        b_row = keep(
+            uint32(uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10)))
+        )
         b_place = place_b(thread)
         offsets = tile_offsets + (uint64(strip) * uint64(tiles) + uint64(first)) * uint64(4)
         start = load_global(offsets, 0)
@@ -96,7 +97,15 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
                 vector = uint32(start + thread)
                 at = items + uint64(vector) * uint64(16)
                 staged = load_while(at, STAGED, vector_pitch, uint32(stop - vector))
-                copy_b(b_place, uint32(b_base + uint32(other * uint32(b_bytes))), b, uint32(step * uint32(64)), column, n, k)
+                copy_b(
+                    b_place,
+                    uint32(b_base + uint32(other * uint32(b_bytes))),
+                    b,
+                    uint32(step * uint32(64)),
+                    column,
+                    n,
+                    k,
+                )
                 cp_async_commit()
                 clear_shared(uint32(a_next + thread * uint32(16)), clears, vector_pitch)
             if step > first:
@@ -151,7 +160,16 @@ class Lscd:
         `split_k` divides K over that many blocks (None: chosen from the multiprocessors of `arch`).  Raises ValueError.
         """
         return parts.plan_tiles(
-            self.name, encoded, b, arch, split_k, compiled=compiled, weights=("tile_offsets", "items"),
-            tile_m=lambda panels: TILE_M, tile_k=TILE_K, threads=THREADS, resident=3,
+            self.name,
+            encoded,
+            b,
+            arch,
+            split_k,
+            compiled=compiled,
+            weights=("tile_offsets", "items"),
+            tile_m=lambda panels: TILE_M,
+            tile_k=TILE_K,
+            threads=lambda panels: THREADS,
+            resident=3,
             shared_bytes=lambda panels: 2 * (A_BYTES + TILE_K * panels * 16),
         )

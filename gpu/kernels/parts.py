@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,17 @@ from loadsparse.gpu.intrinsics import (
 )
 from loadsparse.gpu.launch import Algorithm, Launch, Step
 
-SM_COUNT = {"sm_75": 40, "sm_80": 108, "sm_86": 84, "sm_87": 16, "sm_89": 128, "sm_90": 132, "sm_100": 148, "sm_120": 170}
-"""Multiprocessors of the largest common GPU of an architecture (T4, A100, RTX 3090-class, Orin, RTX 4090, H100, B200, RTX 5090)."""
+SM_COUNT = {
+    "sm_75": 40,
+    "sm_80": 108,
+    "sm_86": 84,
+    "sm_87": 16,
+    "sm_89": 128,
+    "sm_90": 132,
+    "sm_100": 148,
+    "sm_120": 170,
+}
+"""Multiprocessors of a common GPU of each architecture: T4, A100, A10-class, Orin, RTX 4090, H100, B200, RTX 5090."""
 
 
 def check_operand(shape: tuple[int, int], dtype: str, b: NDArray[np.generic]) -> None:
@@ -174,7 +184,7 @@ def split_ranges(k: int, tile: int, splits: int) -> tuple[tuple[int, int], ...]:
     """(start, stop) of each split in elements of k; split i takes tiles [i*T//S, (i+1)*T//S)."""
     tiles = -(-k // tile)
     edges = [i * tiles // splits * tile for i in range(splits + 1)]
-    return tuple((start, min(stop, k)) for start, stop in zip(edges, edges[1:], strict=False))
+    return tuple((start, min(stop, k)) for start, stop in pairwise(edges))
 
 
 def check_split(split_k: int | None, tiles: int) -> int | None:
@@ -203,7 +213,7 @@ def plan_tiles(
     weights: tuple[str, ...],
     tile_m: Callable[[int], int],
     tile_k: int,
-    threads: int,
+    threads: Callable[[int], int],
     resident: int,
     shared_bytes: Callable[[int], int],
     extra: tuple[np.generic, ...] = (),
@@ -228,15 +238,24 @@ def plan_tiles(
     buffers |= {"b": np.ascontiguousarray(b), "c": np.zeros((m, n), b.dtype)}
     target = "c" if direct else "partials"
     grid = (strips, blocks, splits)
-    steps = [Step(ptx, name, grid, (threads, 1, 1), shared_bytes(panels), (*weights, "b", target, *sizes))]
+    steps = [Step(ptx, name, grid, (threads(panels), 1, 1), shared_bytes(panels), (*weights, "b", target, *sizes))]
     if not direct:
         buffers["partials"] = np.zeros((splits, blocks, strips * height, 8 * panels), np.float32)
         block_bytes = strips * height * panels * 32
         args = ("partials", "c", np.uint32(m), np.uint32(n), np.uint64(block_bytes), np.uint64(blocks * block_bytes))
         grid = (-(-m * 2 * panels // 128), blocks, 1)
-        steps.append(Step(reduction(encoded.dtype, panels, splits, n % 2 == 0, arch), "reduce_splits", grid, (128, 1, 1), 0, args))
+        adder = reduction(encoded.dtype, panels, splits, n % 2 == 0, arch)
+        steps.append(Step(adder, "reduce_splits", grid, (128, 1, 1), 0, args))
     return Launch(
-        steps=tuple(steps), buffers=buffers, output="c", shape=(m, n, k), arch=arch, kernel=name,
-        splits=split_ranges(k, tile_k, splits), semantics="dense", in_format=encoded.dtype,
-        workspace=() if direct else ("partials",), algorithm=algorithm,
+        steps=tuple(steps),
+        buffers=buffers,
+        output="c",
+        shape=(m, n, k),
+        arch=arch,
+        kernel=name,
+        splits=split_ranges(k, tile_k, splits),
+        semantics="dense",
+        in_format=encoded.dtype,
+        workspace=() if direct else ("partials",),
+        algorithm=algorithm,
     )

@@ -91,7 +91,9 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
                 for kk in range(2):
                     upper = (ldmatrix_x4(a_now, kk * 4096), load_shared(m_now, kk * 512))
                     lower = (ldmatrix_x4(a_now, kk * 4096 + 256), load_shared(m_now, kk * 512 + 16))
-                    acc = mma(acc, upper[0] + lower[0], (upper[1], lower[1]), load_deep_panels(b_now, kk * 512, panels, 1024))
+                    acc = mma(
+                        acc, upper[0] + lower[0], (upper[1], lower[1]), load_deep_panels(b_now, kk * 512, panels, 1024)
+                    )
                 read = uint32(read + uint32(stage_bytes))
                 if read == uint32(end):
                     read = uint32(0)
@@ -128,6 +130,6 @@ class TwoFourKernel:
         """The launch that computes C = A x B; see lscd.Lscd.plan."""
         return parts.plan_tiles(
             self.name, encoded, b, arch, split_k, compiled=compiled, weights=("values", "metadata"),
-            tile_m=lambda panels: TILE_M, tile_k=TILE_K, threads=THREADS, resident=3,
+            tile_m=lambda panels: TILE_M, tile_k=TILE_K, threads=lambda panels: THREADS, resident=3,
             shared_bytes=lambda panels: STAGES * (A_BYTES + META_BYTES + TILE_K * panels * 16), algorithm="two_four",
         )  # fmt: skip

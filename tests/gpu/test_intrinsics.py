@@ -145,7 +145,9 @@ def test_ldmatrix_and_mma_multiply_tiles() -> None:
         for i in range(2):  # A: rows of 32 bytes; B: 3 panels of 16 rows x 16 bytes, 256 bytes apart
             at = uint32(lane * uint32(16) + uint32(i * 512))
             ptx.store_shared_x4(uint32(base + at), 0, ptx.load_global_x4(a + uint64(at), 0))
-        ptx.store_shared_x4(uint32(base + lane * uint32(16)), 1024, ptx.load_global_x4(b + uint64(lane) * uint64(16), 0))
+        ptx.store_shared_x4(
+            uint32(base + lane * uint32(16)), 1024, ptx.load_global_x4(b + uint64(lane) * uint64(16), 0)
+        )
         if lane < uint32(16):
             more = ptx.load_global_x4(b + uint64(lane) * uint64(16), 512)
             ptx.store_shared_x4(uint32(base + lane * uint32(16)), 1536, more)
