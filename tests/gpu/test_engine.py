@@ -179,6 +179,13 @@ def test_without_checks_memory_stays_safe():
     assert not outcome.hazards
 
 
+def test_stores_define_global_memory_even_without_checks():
+    words = np.arange(64, dtype=np.uint32)
+    body = "setp.lt.u32 %p1, %r1, 20; @%p1 st.global.u32 [%rd4], %r2; atom.global.add.u32 %r3, [%rd1+200], 1;"
+    text = entry(HEAD + body, WORDS)
+    agree(request(text, (1, 1, 1), (64, 1, 1), [words, words], undefined={1}, checks=Checks.none()))
+
+
 def test_eager_copies():
     words = np.arange(72, dtype=np.uint32)
     text = entry(HEAD + BODIES["copies"], WORDS)

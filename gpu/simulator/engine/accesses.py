@@ -232,7 +232,7 @@ def write(
     if one_place(B, W, mask, space, size) == 0:
         return write_checked(B, W, site, mask, space, size, width, atomic, checks)
     data = data_base(B, W, mask, space)
-    known = shadow_base(B, W, mask, space, checks)
+    known = shadow_base(B, W, mask, space, checks | L.CHECK_UNINITIALIZED if space == L.GLOBAL else checks)
     pending = 0
     if checks & L.CHECK_PENDING:
         pending = load64(B + L.B_PENDING_COUNT)
@@ -374,7 +374,9 @@ def write_checked(
             outside = outside | (1 << lane)
             if checks & L.CHECK_PENDING:
                 pending_source(B, site, thread, address, size)
-        bits = shadow(B, W, lane, place, offset, address) if checks & L.CHECK_UNINITIALIZED else 0
+        bits = 0
+        if checks & L.CHECK_UNINITIALIZED or place == L.GLOBAL:
+            bits = shadow(B, W, lane, place, offset, address)
         for e in range(size // width):
             poke(pointer + e * width, width, peek(W + L.W_DATA + 256 * e + lane * width, width))
             if bits != 0:
@@ -648,7 +650,9 @@ def combine_lanes(
             if checks & L.CHECK_RACES:
                 race_write_any(B, W, site, lane, 0, offset, size, L.ATOMIC_BIT, 0)
         poke(pointer, size, new)
-        bits = shadow(B, W, lane, place, offset, address) if checks & L.CHECK_UNINITIALIZED else 0
+        bits = 0
+        if checks & L.CHECK_UNINITIALIZED or place == L.GLOBAL:
+            bits = shadow(B, W, lane, place, offset, address)
         known = 1
         if bits != 0:
             known = all_defined(bits, size)

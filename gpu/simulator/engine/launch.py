@@ -95,7 +95,7 @@ class Launch:
                 raise ValueError(f"allocation {allocation.name} is not a writable contiguous byte array")
             table[number, 0] = self.memory.hold(data)
             table[number, 1] = data.size
-            if allocation.defined is not None and self.request.checks.uninitialized:
+            if allocation.defined is not None:
                 table[number, 2] = self.memory.hold(allocation.defined)
             table[number, 3] = allocation.read_only
         return address, count

@@ -165,6 +165,8 @@ def load(x: Lowering, instruction: Instruction) -> None:
     atomic = _atomic(instruction)
     if atomic and space != layout.GLOBAL:
         raise refuse(instruction, "ordered accesses to shared memory")
+    if width * count > 16:
+        raise refuse(instruction, "more than 16 bytes")
     constants = (space, width * count, width, x.frame.granule, atomic, check_bits(x.frame))
     bad_address = put_addresses(x, source)
     report_undefined(x, x.bad_guard, bad_address, "0", width * count)
@@ -221,7 +223,7 @@ def store(x: Lowering, instruction: Instruction) -> None:
     space = space_of(instruction)
     width, count = access_bytes(instruction)
     atomic = _atomic(instruction)
-    if (atomic and space != layout.GLOBAL) or space == layout.PARAM:
+    if (atomic and space != layout.GLOBAL) or space == layout.PARAM or width * count > 16:
         raise refuse(instruction)
     code = x.code
     element = f"i{8 * width}"

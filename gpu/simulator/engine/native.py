@@ -211,7 +211,7 @@ class _Translator:
 
     def truth(self, node: ast.expr) -> str:
         match node:
-            case ast.Compare(left=left, ops=[op], comparators=[right]):
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
                 a, b = self.integer(left), self.integer(right)
                 return self.value(f"icmp {_COMPARE[type(op)]} i64 {a}, {b}")
             case ast.Call(func=ast.Name(id=name), args=[left, right]) if name in _UNSIGNED:
@@ -227,7 +227,7 @@ class _Translator:
                 return self.value(f"load i64, ptr {self.locals[name]}")
             case ast.Name() | ast.Attribute():
                 return str(self.constant(node))
-            case ast.BinOp(left=left, op=op, right=right):
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
                 a, b = self.integer(left), self.integer(right)
                 return self.value(f"{_BINARY[type(op)]} i64 {a}, {b}")
             case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -237,7 +237,7 @@ class _Translator:
             case ast.IfExp(test=test, body=body, orelse=orelse) if not _has_effects(node):
                 flag, a, b = self.truth(test), self.integer(body), self.integer(orelse)
                 return self.value(f"select i1 {flag}, i64 {a}, i64 {b}")
-            case ast.Compare(ops=[_]):
+            case ast.Compare(ops=[op]) if type(op) in _COMPARE:
                 return self.value(f"zext i1 {self.truth(node)} to i64")
             case ast.BoolOp() | ast.UnaryOp(op=ast.Not()) | ast.IfExp():
                 return self.chosen(node)

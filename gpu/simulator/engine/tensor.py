@@ -18,7 +18,12 @@ def variant_of(instruction: Instruction, arch: str) -> Multiply:
     modifiers = instruction.modifiers
     shape = next((m for m in modifiers if m.startswith("m16n8k")), "")
     types = [m for m in modifiers if m in ("f16", "bf16", "tf32", "f32", "s32", "s8", "u8")]
-    if not shape or len(types) != 4 or types[1] not in ("f16", "bf16", "tf32") or any(m.startswith("sp") for m in modifiers):
+    if (
+        not shape
+        or len(types) != 4
+        or types[1] not in ("f16", "bf16", "tf32")
+        or any(m.startswith("sp") for m in modifiers)
+    ):
         raise refuse(instruction)
     return Multiply(types[1], int(shape[6:]), types[0], types[3], tensor_core(arch))
 
