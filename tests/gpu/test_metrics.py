@@ -128,7 +128,8 @@ def test_html_page_is_self_contained(tmp_path):
     report.to_html(path)
     text = path.read_text(encoding="utf-8")
     assert "out of bounds" in text
-    assert "http" not in text
+    assert "http://" not in text
+    assert "https://" not in text
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
