@@ -95,6 +95,21 @@ def test_d2_either_condition_forbids_a_rise(drawn: tuple[Problem, np.ndarray, np
             assert s.few_switches
 
 
+@settings(max_examples=20)
+@given(problems(max_tokens=20, max_experts=5, kinds=("free", "ties", "skew", "correlated")), st.integers(1, 200))
+def test_d1_and_d2_never_pass_below_the_linear_program(problem: Problem, u: int) -> None:
+    """Along the sign rule: D(p) >= OPT of HiGHS always, and what D1 subtracts is never more than D(p) - OPT."""
+    opt = linear_program.solve(problem.scores, problem.k).value
+    rounding = 1e-9 * max(1.0, float(np.abs(problem.scores).sum()))
+    p = np.zeros(problem.experts, dtype=np.int64)
+    for _ in range(12):
+        counts = routing.loads(routing.top_k(problem.scores, problem.k, p), problem.experts)
+        s = lagrangian.step(problem.scores, problem.k, p, lagrangian.sign_change(counts, u))
+        assert float(s.after) >= opt - rounding
+        assert float(s.slope + s.switching) >= opt - float(s.before) - rounding
+        p = p + lagrangian.sign_change(counts, u)
+
+
 @pytest.mark.claim(
     id="D2-naive",
     phrase="a monotonic improvement of a Lagrangian objective",
