@@ -101,142 +101,89 @@ def keep(typing_context, value):
     return fixed(kind, (kind,), f"mov.b{bits} $0, $1;", f"={register},{register}")
 
 
-@intrinsic
-def load_shared(typing_context, address, offset):
-    """One 32-bit word from shared memory."""
-    return fixed(WORD, (WORD, types.int32), "ld.shared.u32 $0, [$1+$2];", "=r,r,n")
+def listed(count: int, first: int = 0) -> str:
+    """ "$0", or "{$0, $1, ...}": the registers of an operand in assembly text."""
+    names = ", ".join(f"${first + i}" for i in range(count))
+    return names if count == 1 else f"{{{names}}}"
 
 
-@intrinsic
-def load_shared_half(typing_context, address, offset):
-    """One 16-bit element from shared memory, zero-extended."""
-    return fixed(WORD, (WORD, types.int32), "ld.shared.u16 $0, [$1+$2];", "=r,r,n")
+def named(name: str, define: Any, doc: str) -> Any:
+    """The intrinsic that `define` defines, under a name and a docstring of its own."""
+    define.__name__ = define.__qualname__ = name
+    define.__doc__ = doc
+    return intrinsic(define)
 
 
-@intrinsic
-def load_shared_x2(typing_context, address, offset):
-    """Two words from an 8-byte aligned shared address, as a tuple."""
-    return fixed(PAIR, (WORD, types.int32), "ld.shared.v2.u32 {$0, $1}, [$2+$3];", "=r,=r,r,n")
+def load(name: str, space: str, count: int = 1, element: str = "u32") -> Any:
+    """An intrinsic (address, offset) -> `count` elements, aligned to their whole size; halfwords are zero-extended."""
+    real, vector = element == "f32", f".v{count}" if count > 1 else ""
+    one, address, letter = (
+        (types.float32 if real else WORD),
+        (WORD if space == "shared" else WIDE),
+        "f" if real else "r",
+    )
+    kind = one if count == 1 else types.UniTuple(one, count)
+    where = f"[${count}+${count + 1}]"
+    text = f"ld.{space}{vector}.{element} {listed(count)}, {where};"
+    constraints = ",".join([f"={letter}"] * count + ["r" if space == "shared" else "l", "n"])
+
+    def define(typing_context, address_of, offset):
+        return fixed(kind, (address, types.int32), text, constraints)
+
+    return named(name, define, f"ld.{space}{vector}.{element}: what lies at address + offset.")
 
 
-@intrinsic
-def load_shared_x4(typing_context, address, offset):
-    """Four words from a 16-byte aligned shared address, as a tuple."""
-    text = "ld.shared.v4.u32 {$0, $1, $2, $3}, [$4+$5];"
-    return fixed(QUAD, (WORD, types.int32), text, "=r,=r,=r,=r,r,n")
+def store(name: str, space: str, count: int = 1, element: str = "u32") -> Any:
+    """An intrinsic (address, offset, value) that stores `count` elements; of a word a "b16" store takes the low half."""
+    real, vector = element == "f32", f".v{count}" if count > 1 else ""
+    one, address, letter = (
+        (types.float32 if real else WORD),
+        (WORD if space == "shared" else WIDE),
+        "f" if real else "r",
+    )
+    kind = one if count == 1 else types.UniTuple(one, count)
+    text = f"st.{space}{vector}.{element} [$0+$1], {listed(count, 2)};"
+    constraints = ",".join(["r" if space == "shared" else "l", "n", *[letter] * count])
+
+    def define(typing_context, address_of, offset, value):
+        def generate(context, builder, signature, args):
+            values = [args[2]] if count == 1 else unpack(builder, args[2], count)
+            emit(builder, [], text, constraints, [*args[:2], *values])
+            return context.get_dummy_value()
+
+        return types.void(address, types.int32, kind), generate
+
+    return named(name, define, f"st.{space}{vector}.{element}: the value to address + offset.")
 
 
-@intrinsic
-def store_shared_half(typing_context, address, offset, value):
-    """The low 16 bits of `value` to a 2-byte aligned shared address."""
-    return fixed(types.void, (WORD, types.int32, WORD), "st.shared.b16 [$0+$1], $2;", "r,n,r")
+load_shared, load_shared_half = load("load_shared", "shared"), load("load_shared_half", "shared", element="u16")
+load_shared_x2, load_shared_x4 = load("load_shared_x2", "shared", 2), load("load_shared_x4", "shared", 4)
+store_shared, store_shared_half = store("store_shared", "shared"), store("store_shared_half", "shared", element="b16")
+store_shared_x4 = store("store_shared_x4", "shared", 4)
+
+# Global loads marked nc are for memory that the kernel never writes.
+load_global, load_global_half = load("load_global", "global.nc"), load("load_global_half", "global.nc", element="u16")
+load_global_x2, load_global_x4 = load("load_global_x2", "global.nc", 2), load("load_global_x4", "global.nc", 4)
+load_global_f32 = load("load_global_f32", "global.nc", element="f32")
+load_global_x4_f32 = load("load_global_x4_f32", "global", 4, "f32")
+store_global, store_global_half = store("store_global", "global"), store("store_global_half", "global", element="b16")
+store_global_f32 = store("store_global_f32", "global", element="f32")
 
 
-@intrinsic
-def store_shared(typing_context, address, offset, value):
-    """One word to a 4-byte aligned shared address."""
-    return fixed(types.void, (WORD, types.int32, WORD), "st.shared.u32 [$0+$1], $2;", "r,n,r")
+def copy(size: int) -> Any:
+    """An intrinsic (shared, shared offset, address, offset, bytes) that copies `size` bytes global -> shared asynchronously.
+
+    Only the first `bytes` (0..size) of them are read; the rest become zeros.
+    """
+    text = f"cp.async.{'cg' if size == 16 else 'ca'}.shared.global [$0+$1], [$2+$3], {size}, $4;"
+
+    def define(typing_context, shared, shared_offset, address, offset, size):
+        return fixed(types.void, (WORD, types.int32, WIDE, types.int32, WORD), text, "r,n,l,n,r")
+
+    return named(f"cp_async_{size}", define, f"cp.async of {size} bytes with zero-fill.")
 
 
-@intrinsic
-def store_shared_x4(typing_context, address, offset, values):
-    """Four words to a 16-byte aligned shared address."""
-
-    def generate(context, builder, signature, args):
-        emit(
-            builder,
-            [],
-            "st.shared.v4.u32 [$0+$1], {$2, $3, $4, $5};",
-            "r,n,r,r,r,r",
-            [args[0], args[1], *unpack(builder, args[2], 4)],
-        )
-        return context.get_dummy_value()
-
-    return types.void(WORD, types.int32, QUAD), generate
-
-
-@intrinsic
-def load_global(typing_context, address, offset):
-    """One word from global memory that the kernel never writes."""
-    return fixed(WORD, (WIDE, types.int32), "ld.global.nc.u32 $0, [$1+$2];", "=r,l,n")
-
-
-@intrinsic
-def load_global_x4(typing_context, address, offset):
-    """Four words from a 16-byte aligned global address that the kernel never writes."""
-    text = "ld.global.nc.v4.u32 {$0, $1, $2, $3}, [$4+$5];"
-    return fixed(QUAD, (WIDE, types.int32), text, "=r,=r,=r,=r,l,n")
-
-
-@intrinsic
-def load_global_x2(typing_context, address, offset):
-    """Two words from an 8-byte aligned global address that the kernel never writes."""
-    return fixed(PAIR, (WIDE, types.int32), "ld.global.nc.v2.u32 {$0, $1}, [$2+$3];", "=r,=r,l,n")
-
-
-@intrinsic
-def load_global_half(typing_context, address, offset):
-    """One 16-bit element, zero-extended, from global memory that the kernel never writes."""
-    return fixed(WORD, (WIDE, types.int32), "ld.global.nc.u16 $0, [$1+$2];", "=r,l,n")
-
-
-@intrinsic
-def store_global_half(typing_context, address, offset, value):
-    """The low 16 bits of `value` to a 2-byte aligned global address."""
-    return fixed(types.void, (WIDE, types.int32, WORD), "st.global.b16 [$0+$1], $2;", "l,n,r")
-
-
-@intrinsic
-def store_global(typing_context, address, offset, value):
-    """One word to global memory."""
-    return fixed(types.void, (WIDE, types.int32, WORD), "st.global.u32 [$0+$1], $2;", "l,n,r")
-
-
-@intrinsic
-def store_global_f32(typing_context, address, offset, value):
-    """One float32 to global memory."""
-    return fixed(types.void, (WIDE, types.int32, types.float32), "st.global.f32 [$0+$1], $2;", "l,n,f")
-
-
-@intrinsic
-def load_global_f32(typing_context, address, offset):
-    """One float32 from global memory that the kernel never writes."""
-    return fixed(types.float32, (WIDE, types.int32), "ld.global.nc.f32 $0, [$1+$2];", "=f,l,n")
-
-
-@intrinsic
-def load_global_x4_f32(typing_context, address, offset):
-    """Four float32 from a 16-byte aligned global address."""
-    kind = types.UniTuple(types.float32, 4)
-    return fixed(kind, (WIDE, types.int32), "ld.global.v4.f32 {$0, $1, $2, $3}, [$4+$5];", "=f,=f,=f,=f,l,n")
-
-
-@intrinsic
-def cp_async_16(typing_context, shared, shared_offset, address, offset, size):
-    """Copy 16 bytes global -> shared asynchronously; only `size` (0..16) of them are read, the rest become zeros."""
-    text = "cp.async.cg.shared.global [$0+$1], [$2+$3], 16, $4;"
-    return fixed(types.void, (WORD, types.int32, WIDE, types.int32, WORD), text, "r,n,l,n,r")
-
-
-@intrinsic
-def cp_async_16_full(typing_context, shared, shared_offset, address, offset):
-    """Copy 16 bytes global -> shared asynchronously."""
-    text = "cp.async.cg.shared.global [$0+$1], [$2+$3], 16;"
-    return fixed(types.void, (WORD, types.int32, WIDE, types.int32), text, "r,n,l,n")
-
-
-@intrinsic
-def cp_async_8(typing_context, shared, shared_offset, address, offset, size):
-    """Copy 8 bytes global -> shared asynchronously; only `size` (0..8) of them are read, the rest become zeros."""
-    text = "cp.async.ca.shared.global [$0+$1], [$2+$3], 8, $4;"
-    return fixed(types.void, (WORD, types.int32, WIDE, types.int32, WORD), text, "r,n,l,n,r")
-
-
-@intrinsic
-def cp_async_4(typing_context, shared, shared_offset, address, offset, size):
-    """Copy 4 bytes global -> shared asynchronously; only `size` (0..4) of them are read, the rest become zeros."""
-    text = "cp.async.ca.shared.global [$0+$1], [$2+$3], 4, $4;"
-    return fixed(types.void, (WORD, types.int32, WIDE, types.int32, WORD), text, "r,n,l,n,r")
+cp_async_16, cp_async_8, cp_async_4 = copy(16), copy(8), copy(4)
 
 
 @intrinsic
@@ -257,39 +204,21 @@ def barrier(typing_context):
     return fixed(types.void, (), "bar.sync 0;", "", convergent=True)
 
 
-@intrinsic
-def ldmatrix_x1(typing_context, address, offset):
-    """One 8x8 matrix of 16-bit elements; lanes 0..7 give its row addresses."""
-    text = "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {$0}, [$1+$2];"
-    return fixed(WORD, (WORD, types.int32), text, "=r,r,n", convergent=True)
+def ldmatrix(count: int, transposed: bool = False) -> Any:
+    """An intrinsic (address, offset) -> `count` 8x8 matrices of 16-bit elements; lanes 8j..8j+7 give the rows of matrix j."""
+    text = f"ldmatrix.sync.aligned.m8n8.x{count}{'.trans' if transposed else ''}.shared.b16 "
+    text += "{" + ", ".join(f"${i}" for i in range(count)) + f"}}, [${count}+${count + 1}];"
+    kind, constraints = (WORD if count == 1 else types.UniTuple(WORD, count)), ",".join(["=r"] * count + ["r", "n"])
+
+    def define(typing_context, address, offset):
+        return fixed(kind, (WORD, types.int32), text, constraints, convergent=True)
+
+    name = f"ldmatrix_x{count}{'_trans' if transposed else ''}"
+    return named(name, define, f"ldmatrix.x{count}{', transposed' if transposed else ''}.")
 
 
-@intrinsic
-def ldmatrix_x2(typing_context, address, offset):
-    """Two 8x8 matrices; lanes 8j..8j+7 give the row addresses of matrix j."""
-    text = "ldmatrix.sync.aligned.m8n8.x2.shared.b16 {$0, $1}, [$2+$3];"
-    return fixed(PAIR, (WORD, types.int32), text, "=r,=r,r,n", convergent=True)
-
-
-@intrinsic
-def ldmatrix_x4(typing_context, address, offset):
-    """Four 8x8 matrices; lanes 8j..8j+7 give the row addresses of matrix j."""
-    text = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0, $1, $2, $3}, [$4+$5];"
-    return fixed(QUAD, (WORD, types.int32), text, "=r,=r,=r,=r,r,n", convergent=True)
-
-
-@intrinsic
-def ldmatrix_x2_trans(typing_context, address, offset):
-    """Two 8x8 matrices, transposed."""
-    text = "ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {$0, $1}, [$2+$3];"
-    return fixed(PAIR, (WORD, types.int32), text, "=r,=r,r,n", convergent=True)
-
-
-@intrinsic
-def ldmatrix_x4_trans(typing_context, address, offset):
-    """Four 8x8 matrices, transposed."""
-    text = "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {$0, $1, $2, $3}, [$4+$5];"
-    return fixed(QUAD, (WORD, types.int32), text, "=r,=r,=r,=r,r,n", convergent=True)
+ldmatrix_x1, ldmatrix_x2, ldmatrix_x4 = ldmatrix(1), ldmatrix(2), ldmatrix(4)
+ldmatrix_x1_trans, ldmatrix_x2_trans, ldmatrix_x4_trans = ldmatrix(1, True), ldmatrix(2, True), ldmatrix(4, True)
 
 
 def product(builder: Any, in_format: str, shape: str, a: list[Any], b: list[Any], c: list[Any]) -> list[Any]:
@@ -328,8 +257,7 @@ def mma(in_format: str, shape: str, a_registers: int, b_registers: int) -> Any:
 
         return acc(acc, a, b), generate
 
-    multiply.__name__ = multiply.__qualname__ = f"mma_{shape}_{in_format}"
-    return intrinsic(multiply)
+    return named(f"mma_{shape}_{in_format}", multiply, f"mma.{shape} of {in_format}, float32 accumulators.")
 
 
 mma_m16n8k16 = {kind: mma(kind, "m16n8k16", 4, 2) for kind in ("f16", "bf16")}
@@ -390,8 +318,7 @@ def widen(name: str, text: str) -> Any:
     def unpack_pair(typing_context, word):
         return fixed(types.UniTuple(types.float32, 2), (WORD,), text, "=f,=f,r", pure=True)
 
-    unpack_pair.__name__ = unpack_pair.__qualname__ = name
-    return intrinsic(unpack_pair)
+    return named(name, unpack_pair, "The exact float32 values of the low and the high half.")
 
 
 unpack_halves = {
@@ -413,8 +340,7 @@ def narrow(name: str, text: str) -> Any:
     def pack(typing_context, low, high):
         return fixed(WORD, (types.float32, types.float32), text, "=r,f,f", pure=True)
 
-    pack.__name__ = pack.__qualname__ = name
-    return intrinsic(pack)
+    return named(name, pack, "One word of two values rounded to nearest, ties to even.")
 
 
 pack_halves = {

@@ -109,14 +109,14 @@ class LaneBitmap(SparseFormat):
         if (at := first(sizes < -(-(HEADER + BITMAP + SLACK) // UNIT))) is not None:
             raise FormatError(f"LaneBitmap.offsets[{at + 1}]: tile {at} has no room for its bitmap")
         present = _unpack_words(self._words(), int(self.bits[0]))
+        counts = present.sum(axis=1)
+        if (at := first(sizes != -(-(HEADER + BITMAP + 2 * counts + SLACK) // UNIT))) is not None:
+            raise FormatError(f"LaneBitmap.offsets[{at + 1}]: does not fit the {counts[at]} bits of tile {at}")
         inside = np.zeros((down * TILE, across * TILE), np.bool_)
         inside[: self.shape[0], : self.shape[1]] = True
         kept = _fragments(inside).reshape(-1, 4096)[:, _order(int(self.bits[0]))]
         if (at := first((present & ~kept).any(axis=1))) is not None:
             raise FormatError(f"LaneBitmap.data: tile {at} has a bit set outside the shape {self.shape}")
-        counts = present.sum(axis=1)
-        if (at := first(sizes != -(-(HEADER + BITMAP + 2 * counts + SLACK) // UNIT))) is not None:
-            raise FormatError(f"LaneBitmap.offsets[{at + 1}]: does not fit the {counts[at]} bits of tile {at}")
         halves, begin = self.data.view(np.uint16), 8 * self.offsets[:-1].astype(np.int64)
         per_strip = present.reshape(-1, 4, 1024).sum(axis=2)
         starts = halves[begin[:, None] + np.arange(4)]
