@@ -27,7 +27,7 @@ from loadsparse.reference import balancing
 from loadsparse.reference import routing as route
 
 POPULARITIES = ("uniform", "1/rank")
-TRAIN_TOKENS, TRAIN_STEPS = 4096, 200
+TRAIN_TOKENS, TRAIN_STEPS = 512, 600
 DRAWS = 8
 
 
@@ -35,9 +35,8 @@ DRAWS = 8
 class Routing:
     """How tokens choose experts: score = log popularity + Gumbel noise + bias, the K best.
 
-    popularity  "uniform" or "1/rank" (expert r is wanted in proportion to 1/r)
-    balancer    None, or a name of `balancing.BALANCERS` that first learns a bias on 200 batches of 4,096 tokens
-    rate        step of a sign or proportional balancer's learning, in units of the scores
+    popularity  "uniform" or "1/rank" (the r-th most popular expert is wanted in proportion to 1/r)
+    balancer    None, or a name of `balancing.BALANCERS` that first learns a bias on 600 batches of 512 tokens
     """
 
     popularity: str = "uniform"
@@ -53,7 +52,8 @@ class Routing:
 
 def scores(rng: np.random.Generator, tokens: int, experts: int, popularity: str) -> NDArray[np.float64]:
     """float64[tokens, experts]: sigmoid of log popularity + Gumbel noise, minus its mean."""
-    wanted = -np.log(np.arange(1, experts + 1)) if popularity == "1/rank" else np.zeros(experts)
+    rank = np.random.default_rng(experts).permutation(experts) + 1  # popular experts lie anywhere
+    wanted = -np.log(rank) if popularity == "1/rank" else np.zeros(experts)
     return route.sigmoid(wanted - wanted.mean() + rng.gumbel(size=(tokens, experts)))
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -135,7 +136,7 @@ def test_whole_waves_are_cheaper_than_one_block_more() -> None:
 @pytest.mark.parametrize("kernel", ["flash-llm", "sputnik", "sparta"])
 def test_sparser_is_never_slower(kernel: str) -> None:
     times = [predict(kernel, 9216, 16, 9216, s).seconds for s in np.linspace(0, 1, 21)]
-    assert all(b <= a * (1 + 1e-12) for a, b in zip(times, times[1:], strict=False))
+    assert all(b <= a * (1 + 1e-12) for a, b in pairwise(times))
 
 
 def test_everything_is_positive_and_ordered() -> None:
