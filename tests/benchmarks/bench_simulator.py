@@ -16,7 +16,7 @@ import numpy as np
 from loadsparse.gpu import kernels, simulator
 from loadsparse.gpu.simulator.engine.launch import Launch as EngineLaunch
 
-MATMUL = '''
+MATMUL = """
 import sys, time
 import numpy as np
 from numba import cuda, float32
@@ -35,8 +35,10 @@ def tiled(a, b, c):
             total += sa[ty, j] * sb[j, tx]
         cuda.syncthreads()
     c[y, x] = total
-'''
-NUMBA = MATMUL + '''
+"""
+NUMBA = (
+    MATMUL
+    + """
 a = np.ones((64, 64), np.float32)
 c = np.zeros_like(a)
 kernel = cuda.jit(tiled)
@@ -44,7 +46,8 @@ begin = time.perf_counter()
 kernel[(4, 4), (16, 16)](a, a, c)
 print(time.perf_counter() - begin)
 assert (c == 64).all()
-'''
+"""
+)
 
 
 def numba_seconds() -> float:

@@ -167,7 +167,13 @@ def test_engines_agree(name, threads):
 def test_every_check_can_be_switched_off(field):
     words = np.arange(72, dtype=np.uint32)
     checks = replace(Checks(), **{field: False})
-    for name in ("undefined values", "bounds and alignment", "race without a barrier", "copies", "lane outside its mask"):
+    for name in (
+        "undefined values",
+        "bounds and alignment",
+        "race without a barrier",
+        "copies",
+        "lane outside its mask",
+    ):
         text = entry(HEAD + BODIES[name], WORDS)
         agree(request(text, (1, 1, 1), (64, 1, 1), [words, np.zeros(72, np.uint32)], checks=checks))
 

@@ -87,7 +87,16 @@ def test_functions_compute_what_python_computes(module_of):
 
 
 @pytest.mark.parametrize(
-    "body", ["return [a]", "return a ** 2", "return missing(a)", "return a < 1 < 2", "with a: return 1", "return 1.5", "return a is a"]
+    "body",
+    [
+        "return [a]",
+        "return a ** 2",
+        "return missing(a)",
+        "return a < 1 < 2",
+        "with a: return 1",
+        "return 1.5",
+        "return a is a",
+    ],
 )
 def test_everything_else_is_refused(module_of, body):
     module = module_of(f"def f(a: int) -> int:\n    {body}\n")

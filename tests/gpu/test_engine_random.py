@@ -7,21 +7,52 @@ import pytest
 from ptx_text import entry
 from test_engine import HEAD, WORDS, agree, request
 
-TWO = (
-    "add.u32 sub.s32 mul.lo.u32 mul.hi.s32 mul.hi.u32 and.b32 or.b32 xor.b32 shl.b32 shr.u32 shr.s32 min.s32 max.u32 "
-    "div.u32 rem.s32 div.s32"
-).split()
-FLOAT = (
-    "add.rn.f32 sub.f32 mul.rn.f32 mul.rz.f32 add.rm.f32 min.f32 max.f32 add.ftz.f32 mul.sat.f32 add.rp.f32 "
-    "max.NaN.f32 div.rn.f32"
-).split()
-HALF = "add.rn.f16x2 mul.rn.f16x2 sub.rn.bf16x2 add.f16x2".split()
-ONE = "not.b32 brev.b32 popc.b32 clz.b32 abs.s32 neg.s32 bfind.u32 cnot.b32".split()
-CONVERT = (
-    "cvt.rn.f32.s32 cvt.rzi.s32.f32 cvt.rn.f32.u32 cvt.rni.u32.f32 cvt.u32.u8 cvt.s32.s16 cvt.sat.s8.s32 cvt.rz.f32.s32 "
-    "cvt.rmi.f32.f32"
-).split()
-COMPARE = "lt.s32 ge.u32 eq.b32 ne.b32 lo.u32 gt.f32 ltu.f32 nan.f32".split()
+TWO = [
+    "add.u32",
+    "sub.s32",
+    "mul.lo.u32",
+    "mul.hi.s32",
+    "mul.hi.u32",
+    "and.b32",
+    "or.b32",
+    "xor.b32",
+    "shl.b32",
+    "shr.u32",
+    "shr.s32",
+    "min.s32",
+    "max.u32",
+    "div.u32",
+    "rem.s32",
+    "div.s32",
+]
+FLOAT = [
+    "add.rn.f32",
+    "sub.f32",
+    "mul.rn.f32",
+    "mul.rz.f32",
+    "add.rm.f32",
+    "min.f32",
+    "max.f32",
+    "add.ftz.f32",
+    "mul.sat.f32",
+    "add.rp.f32",
+    "max.NaN.f32",
+    "div.rn.f32",
+]
+HALF = ["add.rn.f16x2", "mul.rn.f16x2", "sub.rn.bf16x2", "add.f16x2"]
+ONE = ["not.b32", "brev.b32", "popc.b32", "clz.b32", "abs.s32", "neg.s32", "bfind.u32", "cnot.b32"]
+CONVERT = [
+    "cvt.rn.f32.s32",
+    "cvt.rzi.s32.f32",
+    "cvt.rn.f32.u32",
+    "cvt.rni.u32.f32",
+    "cvt.u32.u8",
+    "cvt.s32.s16",
+    "cvt.sat.s8.s32",
+    "cvt.rz.f32.s32",
+    "cvt.rmi.f32.f32",
+]
+COMPARE = ["lt.s32", "ge.u32", "eq.b32", "ne.b32", "lo.u32", "gt.f32", "ltu.f32", "nan.f32"]
 SHARED = ".shared .align 16 .b8 s[1024];\n"
 
 
@@ -62,7 +93,9 @@ class Program:
         elif pick < 9:
             self.floats()
         elif pick == 9:
-            name = choice(["mad.lo.u32", "bfe.s32", "bfe.u32", "prmt.b32", "shf.l.wrap.b32", "shf.r.clamp.b32", "sad.s32"])
+            name = choice(
+                ["mad.lo.u32", "bfe.s32", "bfe.u32", "prmt.b32", "shf.l.wrap.b32", "shf.r.clamp.b32", "sad.s32"]
+            )
             self.emit(f"{self.guard()}{name} {self.register()}, {self.word()}, {self.word()}, {self.word()};")
         elif pick == 10:
             table = self.random.randrange(256)
@@ -136,7 +169,9 @@ class Program:
             if width in (2, 4) or len(names) == 4:
                 self.emit(f"{self.guard()}ld.shared.{kind} {values}, [%r50];")
         if width == 4 and self.random.random() < 0.3:
-            self.emit(f"and.b32 %r51, {self.word_register()}, 284; cvt.u64.u32 %rd10, %r51; add.u64 %rd10, %rd1, %rd10;")
+            self.emit(
+                f"and.b32 %r51, {self.word_register()}, 284; cvt.u64.u32 %rd10, %r51; add.u64 %rd10, %rd1, %rd10;"
+            )
             self.emit(f"ld.global.u32 {b}, [%rd10]; atom.global.add.u32 {c}, [%rd10], 1;")
 
     def branch(self):

@@ -6,9 +6,21 @@ import functools
 import hashlib
 from pathlib import Path
 
-from loadsparse.gpu.simulator.engine import accesses, cache, copies, jit, native, races, records, scheduler
+from loadsparse.gpu.simulator.engine import (
+    accesses,
+    cache,
+    copies,
+    counting,
+    jit,
+    native,
+    places,
+    races,
+    records,
+    scheduler,
+    transfers,
+)
 
-MODULES = (records, races, copies, accesses, scheduler)
+MODULES = (records, races, copies, places, counting, accesses, transfers, scheduler)
 
 
 @functools.cache

@@ -12,10 +12,10 @@ from loadsparse.gpu.simulator.engine.memory import call_runtime, report_undefine
 from loadsparse.gpu.simulator.program import Immediate, Instruction
 
 if TYPE_CHECKING:
-    from loadsparse.gpu.simulator.engine.translate import Translation
+    from loadsparse.gpu.simulator.engine.leaving import Leaving
 
 
-def gather(x: Lowering, instruction: Instruction, block: Block, translation: Translation) -> str:
+def gather(x: Lowering, instruction: Instruction, block: Block, translation: Leaving) -> str:
     """Which lanes pass a rendezvous by mask now (i64)."""
     code = x.code
     members = x.get(instruction.operands[-1], "b32")
@@ -32,7 +32,7 @@ def gather(x: Lowering, instruction: Instruction, block: Block, translation: Tra
     )
 
 
-def suspend(translation: Translation, x: Lowering, block: Block, instruction: Instruction, mask: str) -> None:
+def suspend(translation: Leaving, x: Lowering, block: Block, instruction: Instruction, mask: str) -> None:
     """Ends a block with a barrier or nanosleep: go on, or give up the turn."""
     code = x.code
     following = block.number + 1
@@ -75,14 +75,14 @@ def suspend(translation: Translation, x: Lowering, block: Block, instruction: In
         translation.go(following, mask, block)
 
 
-def _resume(translation: Translation, block: Block, instruction: Instruction) -> int:
+def _resume(translation: Leaving, block: Block, instruction: Instruction) -> int:
     """A program counter behind all blocks at which a warp fetches the result of bar.red."""
     number = translation.count + 1 + len(translation.resumes)
     translation.resumes.append((number, f"fetch_{number}"))
     return number
 
 
-def _fetch(translation: Translation, block: Block, instruction: Instruction) -> None:
+def _fetch(translation: Leaving, block: Block, instruction: Instruction) -> None:
     """Writes the result of bar.red and goes on behind it."""
     code = translation.code
     code.start(translation.resumes[-1][1])
