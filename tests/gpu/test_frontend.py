@@ -24,7 +24,7 @@ from loadsparse.gpu.simulator.frontend.install import SEAM
 from loadsparse.gpu.simulator.frontend.launcher import pack
 from loadsparse.gpu.simulator.frontend.linker import LinkError, link, merge
 from loadsparse.gpu.simulator.frontend.memory import DeviceMemory, InvalidAddress, OutOfMemory, host_bytes
-from loadsparse.gpu.simulator.frontend.run import dimensions, place
+from loadsparse.gpu.simulator.frontend.run import dimensions, placed
 from loadsparse.gpu.simulator.frontend.text import statements
 from loadsparse.gpu.simulator.parser import parse
 from loadsparse.gpu.simulator.program import Variable
@@ -311,10 +311,13 @@ def test_arrays_of_any_layout(layout: str) -> None:
 
 def test_overlapping_arrays_overlap_on_the_device() -> None:
     whole = np.zeros(10, np.int32)
-    addresses = place([whole[2:6], whole[4:], np.zeros(3)], DeviceMemory())
-    a, b = addresses[whole[2:].ctypes.data], addresses[whole[4:].ctypes.data]
-    assert b - a == 8
-    assert a >> 36 == b >> 36
+    memory = DeviceMemory()
+    with placed([whole[2:6], whole[4:], np.zeros(3)], memory) as addresses:
+        a, b = addresses[whole[2:].ctypes.data], addresses[whole[4:].ctypes.data]
+        assert b - a == 8
+        assert a >> 36 == b >> 36
+        assert len(memory.allocations) == 2
+    assert not memory.allocations
 
     def shift(x, y):
         i = cuda.threadIdx.x
@@ -384,6 +387,19 @@ def test_a_kernel_that_strays_is_reported_with_its_line() -> None:
 @cuda.jit(device=True)
 def squared(value):
     return value * value
+
+
+def test_a_runner_may_be_launched_often() -> None:
+    def add(x, y):
+        i = cuda.grid(1)
+        if i < x.size:
+            x[i] += y
+
+    runner, x = simulator.run(add), np.zeros(100)
+    for launch in range(5):
+        assert runner[4, 32](x, launch).ok
+        assert runner[4, 32](x, 0.5).ok
+    assert set(x) == {12.5}
 
 
 def test_device_functions_need_no_driver() -> None:

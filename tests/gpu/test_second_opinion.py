@@ -78,8 +78,8 @@ def values(draw: random.Random, dtype: type[np.generic], count: int) -> np.ndarr
     return (source.normal(size=count) * 2.0**exponents).astype(dtype)
 
 
-def both(source: str, dtype: type[np.generic], draw: random.Random, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """What the program computes for 32 random inputs: on the CPU, and on the simulator."""
+def both(source: str, dtype: type[np.generic], draw: random.Random, folder: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+    """What the program computes for 32 random inputs: on the CPU, and on the simulator's two engines."""
     cpu = njit(error_model="numpy")(compiled(source, folder / "cpu.py"))
     inputs = [values(draw, dtype, 32) for _ in range(3)]
     wide = np.int64 if issubclass(dtype, np.integer) else np.float64
@@ -87,12 +87,14 @@ def both(source: str, dtype: type[np.generic], draw: random.Random, folder: Path
     with np.errstate(all="ignore"):
         for t in range(32):
             cpu(t, *inputs, expected)
-    got = np.zeros_like(expected)
     kernel = source.replace("def body(t, ", "def body(")
-    kernel = kernel.replace("    a, b, c", "    t = cuda.threadIdx.x\n    a, b, c", 1)
-    report = simulator.run(compiled(kernel, folder / "gpu.py"))[1, 32](*inputs, got)
-    assert report.ok, (source, report.hazards)
-    return expected, got
+    kernel = compiled(kernel.replace("    a, b, c", "    t = cuda.threadIdx.x\n    a, b, c", 1), folder / "gpu.py")
+    results = []
+    for engine in ("interpreter", "llvm"):
+        results.append(np.zeros_like(expected))
+        report = simulator.run(kernel, engine=engine)[1, 32](*inputs, results[-1])
+        assert report.ok, (source, report.hazards)
+    return expected, results
 
 
 @pytest.mark.parametrize("seed", range(PROGRAMS))
@@ -100,8 +102,9 @@ def both(source: str, dtype: type[np.generic], draw: random.Random, folder: Path
 def test_integer_programs(dtype: type[np.generic], seed: int, tmp_path: Path) -> None:
     draw = random.Random(f"{dtype.__name__} {seed}")
     source = program(draw, INTEGER)
-    expected, got = both(source, dtype, draw, tmp_path)
-    np.testing.assert_array_equal(got, expected, err_msg=source)
+    expected, results = both(source, dtype, draw, tmp_path)
+    for got in results:
+        np.testing.assert_array_equal(got, expected, err_msg=source)
 
 
 @pytest.mark.parametrize("seed", range(PROGRAMS))
@@ -110,7 +113,8 @@ def test_integer_programs(dtype: type[np.generic], seed: int, tmp_path: Path) ->
 def test_float_programs(dtype: type[np.generic], forms: tuple[str, ...], seed: int, tmp_path: Path) -> None:
     draw = random.Random(f"{dtype.__name__} {len(forms)} {seed}")
     source = program(draw, forms)
-    expected, got = both(source, dtype, draw, tmp_path)
-    np.testing.assert_array_equal(got, expected, err_msg=source)
+    expected, results = both(source, dtype, draw, tmp_path)
     finite = ~np.isnan(expected)
-    np.testing.assert_array_equal(np.signbit(got[finite]), np.signbit(expected[finite]), err_msg=source)
+    for got in results:
+        np.testing.assert_array_equal(got, expected, err_msg=source)
+        np.testing.assert_array_equal(np.signbit(got[finite]), np.signbit(expected[finite]), err_msg=source)

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loadsparse.gpu.simulator.frontend.memory import DeviceMemory
+
 if TYPE_CHECKING:
+    from loadsparse.gpu.simulator.frontend.launcher import LoadedModule
     from loadsparse.gpu.simulator.report import Report
 
 Dimensions = int | Sequence[int]
@@ -24,7 +27,9 @@ class Runner:
         cuda: Any = import_module("numba.cuda")
         self.dispatcher = kernel if hasattr(kernel, "py_func") else cuda.jit(kernel)
         self.arch, self.options = arch, options
+        self.memory = DeviceMemory()
         self._ptx: dict[Any, str] = {}
+        self._modules: dict[Any, LoadedModule] = {}
         extra = [name for name in ("link", "extensions") if self.dispatcher.targetoptions.get(name)]
         if extra:
             raise ValueError(
@@ -70,16 +75,16 @@ class Runner:
 
     def _launch(self, grid: Any, block: Any, shared: int, arguments: tuple[Any, ...]) -> Report:
         from loadsparse.gpu.simulator.frontend.launcher import LoadedModule, pack
-        from loadsparse.gpu.simulator.frontend.memory import DeviceMemory
 
         types = tuple(self.dispatcher.typeof_pyval(argument) for argument in arguments)
-        memory = DeviceMemory()
-        module = LoadedModule(self.ptx(types), memory, self.arch)
-        (name,) = module.kernels
-        addresses = place([a for a in _flat(arguments) if isinstance(a, np.ndarray | np.void)], memory)
-        values = [v for t, a in zip(types, arguments, strict=True) for v in expand(t, a, addresses)]
-        parameters = pack(module.kernels[name].parameters, values)
-        return module.launch(name, grid, block, parameters, shared, **self.options)
+        if types not in self._modules:
+            self._modules[types] = LoadedModule(self.ptx(types), self.memory, self.arch)
+        module = self._modules[types]
+        ((name, kernel),) = module.kernels.items()
+        arrays = [a for a in _flat(arguments) if isinstance(a, np.ndarray | np.void)]
+        with placed(arrays, self.memory) as addresses:
+            values = [v for t, a in zip(types, arguments, strict=True) for v in expand(t, a, addresses)]
+            return module.launch(name, grid, block, pack(kernel.parameters, values), shared, **self.options)
 
 
 def run(kernel: Any, *, arch: str = "sm_80", **options: Any) -> Runner:
@@ -135,11 +140,11 @@ def _flat(values: Sequence[Any]) -> Iterator[Any]:
             yield value
 
 
-def place(arrays: Sequence[NDArray[Any] | np.void], memory: Any) -> dict[int, int]:
+@contextmanager
+def placed(arrays: Sequence[NDArray[Any] | np.void], memory: DeviceMemory) -> Iterator[dict[int, int]]:
     """Device address of each array by its host address; arrays whose bytes overlap share one allocation."""
-    extents = sorted(np.lib.array_utils.byte_bounds(np.asarray(array)) for array in arrays)
     merged: list[list[int]] = []
-    for low, high in extents:
+    for low, high in sorted(np.lib.array_utils.byte_bounds(np.asarray(array)) for array in arrays):
         if merged and low < merged[-1][1]:
             merged[-1][1] = max(high, merged[-1][1])
         elif high > low:
@@ -149,7 +154,11 @@ def place(arrays: Sequence[NDArray[Any] | np.void], memory: Any) -> dict[int, in
     for array in arrays:
         pointer = _pointer(array)
         addresses[pointer] = next((base + pointer - low for low, high, base in bases if low <= pointer < high), 0)
-    return addresses
+    try:
+        yield addresses
+    finally:
+        for _, _, base in bases:
+            memory.free(base)
 
 
 def _pointer(array: NDArray[Any] | np.void) -> int:

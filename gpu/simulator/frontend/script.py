@@ -110,7 +110,7 @@ class Log:
 def plain_name(symbol: str) -> str:
     """The Python name in a symbol that Numba mangled: "module.function"; other symbols come back as they are.
 
-    >>> plain_name("_ZN8__main__4scaleB2v1B100xyzE5ArrayIfLi1E1C7mutable7alignedE")
+    >>> plain_name("_ZN8__main__5scaleB2v1B100xyzE5ArrayIfLi1E1C7mutable7alignedE")
     '__main__.scale'
     """
     if not symbol.startswith("_ZN"):
