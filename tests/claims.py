@@ -3,13 +3,15 @@
 A test backs a claim by carrying ``@pytest.mark.claim(id=..., phrase=..., status=..., assumption=..., function=...,
 source=...)``; several tests may carry one id (the others may give the id alone).  promises.json lists, phrase by
 phrase, what the two papers' abstracts and this project promise.  A promise names the claims that carry it (`by`) and
-takes the weakest of their statuses, or `not yet` while one of them is missing; or it is `cited`, with its place.
+takes the weakest of their statuses, or `not yet` while one of them is missing; it names tests and states a status; or
+it is `cited`, with its place.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +53,18 @@ def tested(marked: list[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]
     return rows
 
 
-def promised(promise: dict[str, Any], rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def promised(promise: dict[str, Any], rows: dict[str, dict[str, Any]], collected: set[str]) -> dict[str, Any]:
     """The row of one promise, resting on the claims that exist."""
     if promise["id"] in rows:
         raise ClaimError(f"promise {promise['id']} and a claim share an id")
     base = {name: promise.get(name, "") for name in ("id", "source", "phrase", "assumption", "function")}
+    if "tests" in promise:
+        absent = [test for test in promise["tests"] if test not in collected]
+        if absent or not promise["tests"]:
+            raise ClaimError(f"promise {promise['id']}: no such test {', '.join(absent)}")
+        if promise.get("status") not in STRENGTH[1:] or not all(base.values()):
+            raise ClaimError(f"promise {promise['id']}: with tests, every field is stated")
+        return {**base, "status": promise["status"], "tests": sorted(promise["tests"])}
     if "status" in promise:
         if promise["status"] != "cited" or not promise["source"]:
             raise ClaimError(f"promise {promise['id']}: without a test only 'cited', with its source, can be stated")
@@ -70,12 +79,14 @@ def promised(promise: dict[str, Any], rows: dict[str, dict[str, Any]]) -> dict[s
     return {**base, "status": status, "tests": sorted({test for row in carried for test in row["tests"]})}
 
 
-def merge(marked: list[tuple[str, dict[str, Any]]], promises: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The ledger: promises in their order, then the claims of the tests by id."""
-    rows = tested(marked)
+def merge(
+    marked: list[tuple[str, dict[str, Any]]], promises: list[dict[str, Any]], collected: Iterable[str] = ()
+) -> list[dict[str, Any]]:
+    """The ledger: promises in their order, then the claims of the tests by id; `collected` names every test."""
+    rows, known = tested(marked), set(collected)
     if len({promise["id"] for promise in promises}) != len(promises):
         raise ClaimError("two promises share an id")
-    ranked = [promised(promise, rows) for promise in promises] + [rows[name] for name in sorted(rows)]
+    ranked = [promised(promise, rows, known) for promise in promises] + [rows[name] for name in sorted(rows)]
     return [{name: row[name] for name in (*FIELDS, "tests")} for row in ranked]
 
 
@@ -84,9 +95,11 @@ class Collector:
 
     def __init__(self) -> None:
         self.marked: list[tuple[str, dict[str, Any]]] = []
+        self.collected: set[str] = set()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         for item in session.items:
+            self.collected.add(item.nodeid.split("[")[0])
             for marker in item.iter_markers("claim"):
                 self.marked.append((item.nodeid, dict(marker.kwargs)))
 
@@ -98,7 +111,7 @@ def collect() -> list[dict[str, Any]]:
     code = pytest.main(arguments, plugins=[collector])
     if code != pytest.ExitCode.OK:
         raise ClaimError(f"the tests cannot be collected (pytest exit code {int(code)})")
-    return merge(collector.marked, json.loads(PROMISES.read_text(encoding="utf-8")))
+    return merge(collector.marked, json.loads(PROMISES.read_text(encoding="utf-8")), collector.collected)
 
 
 def main() -> int:

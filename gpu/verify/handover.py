@@ -217,6 +217,14 @@ def check(raw: Any, k: int) -> Handover:
     return Handover(steps, arrays, scratch, out, semantics, _splits(raw.get("splits"), k))
 
 
+def _plain(arg: str | int | float | np.generic, roles: Mapping[str, str]) -> str | int | float:
+    """An argument as a buffer's name or a Python number."""
+    if isinstance(arg, str):
+        return roles.get(arg, arg)
+    number: int | float = arg.item() if isinstance(arg, np.generic) else arg
+    return number
+
+
 def from_launch(planned: Launch, b: NDArray[Any]) -> dict[str, Any]:
     """The description of a Launch that was planned for a stand-in `b`: the judge puts the real one in its place."""
     roles = {planned.output: "c"}
@@ -235,7 +243,7 @@ def from_launch(planned: Launch, b: NDArray[Any]) -> dict[str, Any]:
                 "grid": step.grid,
                 "block": step.block,
                 "shared": step.shared_bytes,
-                "args": [roles.get(arg, arg) if isinstance(arg, str) else arg.item() for arg in step.args],
+                "args": [_plain(arg, roles) for arg in step.args],
             }
             for step in planned.steps
         ],
@@ -267,7 +275,7 @@ def to_launch(handover: Handover, case: Case, arch: str, kernel: str) -> Launch:
         arch=arch,
         kernel=kernel,
         splits=handover.splits or (),
-        semantics=handover.semantics,
+        semantics="stored" if handover.semantics == "stored" else "dense",
         in_format=case.dtype,
         workspace=tuple(handover.scratch),
     )

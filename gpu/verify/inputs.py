@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -216,7 +217,7 @@ def real_cases(
     """
     rng = np.random.default_rng([seed, 1000])
     try:
-        found = weights.sample() if path is None else weights.load(path)
+        found = weights.sample() if path is None else weights.load(Path(path))
     except (OSError, ValueError) as error:
         reason = f"{path}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(reason) from None

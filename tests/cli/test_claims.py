@@ -100,12 +100,16 @@ def test_promise_without_a_test_is_not_yet() -> None:
         ([("t::a", {**CLAIM, "status": "certain"})], [], "cannot carry"),
         ([], [{**PROMISE, "status": "proved"}], "only 'cited'"),
         ([], [PROMISE, PROMISE], "share an id"),
+        ([], [{**CLAIM, "tests": ["t::gone"]}], "no such test t::gone"),
+        ([], [{**CLAIM, "tests": []}], "no such test"),
+        ([], [{**CLAIM, "tests": ["t::known"], "status": "not yet"}], "every field is stated"),
+        ([], [{**CLAIM, "tests": ["t::known"], "assumption": ""}], "every field is stated"),
         ([("t::a", CLAIM)], [{**PROMISE, "id": "X1"}], "share an id"),
     ],
 )
 def test_ledger_refuses_contradictions(marked: Any, promises: Any, message: str) -> None:
     with pytest.raises(builder.ClaimError, match=message):
-        builder.merge(marked, promises)
+        builder.merge(marked, promises, ["t::known"])
 
 
 def test_command_lists_and_filters() -> None:
