@@ -70,6 +70,30 @@ LSCD = {1: 128, 2: 154, 4: 168, 8: 164}  # Flash-LLM's own registers at N = 8, 1
 BITMAP_REGISTERS = {1: 80, 2: 80, 4: 112, 8: 128}
 
 
+@pytest.mark.claim(
+    id="lscd-overlap",
+    source="Flash-LLM, arXiv 2309.10285, section 4.3",
+    phrase="loads of the next tile are issued before the products of this one and waited for after them",
+    assumption="order of issue in the compiled PTX loop; how much time that hides is not measured",
+    function="loadsparse.gpu.kernels.lscd.compiled",
+    status="compiled",
+)
+def test_lscd_loads_the_next_tile_before_it_multiplies() -> None:
+    ptx = lscd.compiled("f16", 2, 16, False, True, "sm_80")
+    items, copies = ptx.index("ld.global.nc.v4.u32"), ptx.index("cp.async.cg")
+    products, waits = ptx.index("mma.sync"), ptx.index("cp.async.wait_group")
+    assert max(items, copies) < products < ptx.rindex("mma.sync") < waits
+    assert waits < ptx.index("st.global")
+
+
+@pytest.mark.claim(
+    id="sass-resources",
+    source="ours",
+    phrase="no spills, no local memory, and no more registers than Flash-LLM's kernel",
+    assumption="sm_80 and sm_90 machine code made by nvJitLink 13; N = 8, 16, 32, 64",
+    function="loadsparse.gpu.compiler.resources",
+    status="compiled",
+)
 @pytest.mark.parametrize(
     ("panels", "arch"), [(1, "sm_80"), (2, "sm_80"), (4, "sm_80"), (8, "sm_80"), (4, "sm_90"), (8, "sm_90")]
 )

@@ -84,7 +84,7 @@ def test_real_weights_and_strides() -> None:
     source="ours",
     phrase="both formats are packed at 5 times the 0.13 GB/s of dense FP16 that Flash-LLM's packer reaches on one core",
     assumption="CPU seconds of one thread, 80% sparse; 0.13 GB/s was measured apart, on a two-core machine like ours",
-    function="gpu.kernels.pack.pack_tiled_csl",
+    function="loadsparse.gpu.kernels.pack.pack_tiled_csl",
     status="counted",
 )
 @pytest.mark.parametrize("packer", [pack.pack_tiled_csl, pack.pack_bitmap])

@@ -198,7 +198,7 @@ def test_hostile_headers_are_refused_before_memory_is_taken(tmp_path: Path) -> N
     source="ours",
     phrase="bytes per element at density d: Tiled-CSL 4 d, bitmap 2 d + 1/8, CSR 6 d or 4 d, 2:4 9/8",
     assumption="offsets and pads come on top: under 0.01 for tiles of these sizes, 4 / K for CSR's row pointers",
-    function="reference.formats.SparseFormat.nbytes",
+    function="loadsparse.reference.formats.SparseFormat.nbytes",
     status="counted",
 )
 @pytest.mark.parametrize("density", [0.5, 0.3, 0.2, 0.1])

@@ -74,7 +74,7 @@ def test_store_wavefronts_are_counted_right(density: float, reorder: bool) -> No
     source="arXiv 2309.10285, section 4",
     phrase="Tiled-CSL takes 1/1.66, 1/2.5, 1/5 of the dense bytes at 70, 80, 90% sparsity",
     assumption="2048 x 2048, independent zeros; no gain at 50% and below",
-    function="reference.formats.TiledCSL.nbytes",
+    function="loadsparse.reference.formats.TiledCSL.nbytes",
     status="counted",
 )
 @pytest.mark.parametrize(("sparsity", "compression"), [(0.5, 1.0), (0.7, 1.66), (0.8, 2.5), (0.9, 5.0)])
@@ -90,7 +90,7 @@ def test_compression(sparsity: float, compression: float) -> None:
     phrase="scattering a tile costs at most 1.01, 1.10, 1.23 wavefronts a store at 70, 80, 90% sparsity, within 0.4% "
     "of the bound max(stores, words in the busiest bank)",
     assumption="independent zeros, whole tiles; any tile gets the fewest wavefronts that Gale-Ryser allows",
-    function="reference.formats.bank_order.locations",
+    function="loadsparse.reference.formats.bank_order.locations",
     status="counted",
 )
 @pytest.mark.parametrize(("density", "bar"), [(0.3, 1.01), (0.2, 1.10), (0.1, 1.23)])
