@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,12 +40,16 @@ def command(
     arguments: Arguments = None,
     arch: Arch = "sm_80",
     seed: Seed = 0,
+    perfetto: Annotated[
+        Path | None, typer.Option(help="Write the whole block for a trace viewer here (an order, not a time).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what each instruction of a warp did: registers of 32 lanes, banks and sectors, copies in flight, source."""
     with bad_input():
         from loadsparse.gpu import targets
         from loadsparse.gpu.simulator import LaunchError, tracing
+        from loadsparse.gpu.simulator.perfetto import events, write
         from loadsparse.gpu.verify.errors import InputError
 
         if target is None:
@@ -63,19 +68,32 @@ def command(
         )
         if kernel >= len(job.steps):
             raise InputError(f"--kernel {kernel}: the launch has kernels 0 to {len(job.steps) - 1}")
+        if perfetto is not None and not perfetto.absolute().parent.is_dir():
+            raise InputError(f"--perfetto {perfetto}: its folder does not exist")
         step = job.steps[kernel]
+        arguments_of = job.arguments(step, job.memory(), job.undefined)
         try:
             found = tracing.trace(
                 job.entry(step),
                 step.grid,
                 step.block,
-                *job.arguments(step, job.memory(), job.undefined),
+                *arguments_of,
                 warp=warp,
                 thread_block=thread_block,
                 first=first,
                 count=count,
                 shared_bytes=step.shared_bytes,
             )
+            if perfetto is not None:
+                shown = events(
+                    job.entry(step),
+                    step.grid,
+                    step.block,
+                    *arguments_of,
+                    shared_bytes=step.shared_bytes,
+                    thread_block=thread_block,
+                )
+                write(perfetto, shown)
         except LaunchError as error:
             raise InputError(str(error)) from None
     if as_json:

@@ -20,6 +20,7 @@ from loadsparse.gpu import compiler, simulator
 from loadsparse.gpu.launch import Launch, Step
 from loadsparse.gpu.simulator import heat, hot, html, l2, occupancy
 from loadsparse.gpu.simulator.explore import Exploration, Outputs, Schedule, explore
+from loadsparse.gpu.simulator.overlap import Overlap, overlap
 from loadsparse.gpu.simulator.report import Finding, Report
 from loadsparse.gpu.verify.errors import InputError
 
@@ -94,6 +95,7 @@ class Section:
     machine: compiler.Resources | None
     occupancy: occupancy.Occupancy | None
     memory: l2.Traffic | None
+    overlap: Overlap | None = None
     note: str = ""
 
     @property
@@ -196,6 +198,13 @@ def _metrics(section: Section) -> list[Metric]:
         for name, value in found.limits.items():
             if value is not None:
                 rows.append(Metric(f"launch__occupancy_limit_{name}", value, "blocks", "derived"))
+    if section.overlap is not None and section.overlap.mma:
+        flying = section.overlap
+        rows += [
+            Metric("mma_with_copies_in_flight.pct", round(100 * flying.share, 2), "% (block 0)", "counted"),
+            Metric("cp_async_bytes_in_flight_at_mma.avg", round(flying.mean_bytes, 1), "bytes a warp", "counted"),
+            Metric("cp_async_groups_in_flight_at_mma.max", flying.groups, "groups a lane", "counted"),
+        ]
     if section.memory is not None:
         rows += [
             Metric("dram__bytes_read.sum", section.memory.read_bytes, "bytes", "modelled"),
@@ -244,7 +253,8 @@ def profile(
             held = occupancy.occupancy(job.arch, threads, machine["registers"], shared)
         first = step is job.steps[0]
         traffic = _traffic(job, step, memory, report) if first else None
-        sections.append(Section(report, step, machine, held, traffic, note))
+        flying = _overlap(job, step, memory, report) if first else None
+        sections.append(Section(report, step, machine, held, traffic, flying, note))
     exploration = None
     if explored:
 
@@ -268,6 +278,19 @@ def _traffic(job: Job, step: Step, memory: Mapping[str, NDArray[Any]], report: R
     return l2.traffic(
         entry, step.grid, step.block, *job.arguments(step, memory, job.undefined), shared_bytes=step.shared_bytes
     )
+
+
+def _overlap(job: Job, step: Step, memory: Mapping[str, NDArray[Any]], report: Report) -> Overlap | None:
+    """Copies in flight at each mma of block 0, where a kernel has both."""
+    counts = report.metrics
+    if (
+        report.stopped is not None
+        or not counts["smsp__inst_executed_pipe_tensor_op_hmma.sum"]
+        or not counts["cp_async_bytes"]
+    ):
+        return None
+    arguments = job.arguments(step, memory, job.undefined)
+    return overlap(job.entry(step), step.grid, step.block, *arguments, shared_bytes=step.shared_bytes)
 
 
 def resources(step: Step, arch: str) -> tuple[compiler.Resources | None, str]:

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadsparse.gpu.simulator.arguments import bind
 from loadsparse.gpu.simulator.interpreter.observe import Event
 from loadsparse.gpu.simulator.interpreter.warp import Warp
-from loadsparse.gpu.simulator.request import CONSTANT
-from loadsparse.gpu.simulator.watching import Access, Watcher
+from loadsparse.gpu.simulator.watching import Access, Watcher, prepared
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.module import Entry
@@ -46,10 +44,7 @@ def heatmaps(
     thread_block: int = 0,
 ) -> list[Heat]:
     """Heat maps of the memory instructions in these PTX lines, in that order; arguments as for `Entry.launch`."""
-    request = entry.request(grid, block, shared_bytes)
-    bound = bind(entry.kernel, arguments)
-    request.parameters = bound.parameters
-    request.allocations = {CONSTANT: entry.module.variables, **bound.allocations}
+    request = prepared(entry, grid, block, arguments, shared_bytes)
     wanted = set(lines)
     found: dict[tuple[int, str], tuple[Event, Access, NDArray[np.int64], list[int]]] = {}
     passed = 0

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadsparse.gpu.simulator.arguments import bind
 from loadsparse.gpu.simulator.interpreter.observe import Event
 from loadsparse.gpu.simulator.interpreter.warp import Warp
-from loadsparse.gpu.simulator.request import CONSTANT
-from loadsparse.gpu.simulator.watching import Access, Watcher
+from loadsparse.gpu.simulator.watching import Access, Watcher, prepared
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.module import Entry
@@ -106,10 +104,7 @@ def traffic(
     def seen(event: Event, accesses: list[Access], warp: Warp) -> None:
         access(cache, accesses, event.instruction.name)
 
-    request = entry.request(grid, block, shared_bytes)
-    bound = bind(entry.kernel, arguments)
-    request.parameters = bound.parameters
-    request.allocations = {CONSTANT: entry.module.variables, **bound.allocations}
+    request = prepared(entry, grid, block, arguments, shared_bytes)
     machine = Watcher(request, None, None, seen)
     machine.run()
     return cache.finish()

@@ -8,15 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-from loadsparse.gpu.simulator.arguments import bind
 from loadsparse.gpu.simulator.interpreter.observe import Event
 from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.limits import LaunchError
 from loadsparse.gpu.simulator.opcodes import OPCODES
 from loadsparse.gpu.simulator.program import Instruction, Operand, Pair, Register, Vector
 from loadsparse.gpu.simulator.report import sentence
-from loadsparse.gpu.simulator.request import CONSTANT
-from loadsparse.gpu.simulator.watching import Access, Watcher
+from loadsparse.gpu.simulator.watching import Access, Watcher, prepared
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.module import Entry
@@ -186,10 +184,7 @@ def trace(
     """
     if not 1 <= count <= MOST_STEPS or first < 0:
         raise LaunchError(f"trace 1 to {MOST_STEPS} steps from a step that is not negative")
-    request = entry.request(grid, block, shared_bytes, **options)
-    bound = bind(entry.kernel, arguments)
-    request.parameters = bound.parameters
-    request.allocations = {CONSTANT: entry.module.variables, **bound.allocations}
+    request = prepared(entry, grid, block, arguments, shared_bytes, **options)
     blocks = request.grid[0] * request.grid[1] * request.grid[2]
     warps = -(-request.block[0] * request.block[1] * request.block[2] // 32)
     if not 0 <= thread_block < blocks:

@@ -6,12 +6,14 @@ them.  It can run one block alone, on memory as it was before the launch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loadsparse.gpu.simulator.arguments import bind
 from loadsparse.gpu.simulator.interpreter.block import Block
 from loadsparse.gpu.simulator.interpreter.counters import BANKS, SECTOR, WORD, row_wavefronts, wavefronts
 from loadsparse.gpu.simulator.interpreter.machine import Machine, Stop
@@ -22,7 +24,10 @@ from loadsparse.gpu.simulator.interpreter.operands import address
 from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.interpreter.widths import vector_length
 from loadsparse.gpu.simulator.program import WIDTH, Address, Immediate, Instruction
-from loadsparse.gpu.simulator.request import ALLOCATION_BITS, SHARED, Request
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, CONSTANT, SHARED, Request
+
+if TYPE_CHECKING:
+    from loadsparse.gpu.simulator.module import Entry
 
 _PLACES = {"ld": (1,), "ldu": (1,), "atom": (1,), "ldmatrix": (1,), "st": (0,), "red": (0,), "stmatrix": (0,)}
 """Which operands of an instruction are memory."""
@@ -87,6 +92,24 @@ def _places(instruction: Instruction) -> tuple[tuple[int, str], ...]:
         return ((0, "shared"), (1, "global")) if copies else ()
     space = space_of(instruction.modifiers)
     return tuple((operand, space) for operand in _PLACES.get(instruction.name, ()) if space != "param")
+
+
+def prepared(
+    entry: Entry,
+    grid: int | tuple[int, ...],
+    block: int | tuple[int, ...],
+    arguments: Sequence[Any],
+    shared_bytes: int,
+    **options: Any,
+) -> Request:
+    """A launch with its arguments bound, none of which will be written back; `options` go to `Entry.request`."""
+    request = entry.request(grid, block, shared_bytes, **options)
+    bound = bind(entry.kernel, tuple(arguments))
+    request.parameters = bound.parameters
+    variables = entry.module.variables
+    own = replace(variables, data=variables.data.copy())
+    request.allocations = {CONSTANT: own, **bound.allocations}
+    return request
 
 
 Seen = Callable[[Event, list[Access], Warp], None]

@@ -100,6 +100,7 @@ def test_kernel_by_name(tmp_path):
     assert found[0]["metrics"]["smsp__inst_executed_pipe_tensor_op_hmma.sum"]["value"] == 4 * 4 * 2  # warps, k16, rows
     assert found[0]["metrics"]["launch__spill_bytes"]["value"] == 0
     assert "lscd.py" in page.read_text()
+    assert found[0]["metrics"]["mma_with_copies_in_flight.pct"]["value"] == 0  # one tile of K: nothing left to copy
 
 
 def test_python_file_in_a_child_process(tmp_path):

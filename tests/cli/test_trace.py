@@ -49,3 +49,18 @@ def test_bad_input_is_one_line(source, wrong):
     told = run(f"{source}:twice", "--grid", "1", "--block", "64", "--arg", "i32[64]", *wrong)
     assert told.exit_code == 2
     assert told.stderr.count("\n") == 1
+
+
+def test_a_file_for_trace_viewers(source, tmp_path):
+    target = tmp_path / "block.json"
+    told = run(
+        f"{source}:twice", "--grid", "1", "--block", "64", "--arg", "i32[64]", "--perfetto", str(target), "--json"
+    )
+    assert told.exit_code == 0, told.output
+    events = json.loads(target.read_text())["traceEvents"]
+    assert {event["tid"] for event in events} == {0, 1}
+    assert sum(event["ph"] == "X" for event in events) == 2 * len(json.loads(told.stdout)["steps"])
+    assert (
+        "folder"
+        in run(f"{source}:twice", "--grid", "1", "--block", "64", "--arg", "i32[64]", "--perfetto", "/no/x/y").stderr
+    )

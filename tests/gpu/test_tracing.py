@@ -9,7 +9,7 @@ import pytest
 from ptx_text import HEAD, REGISTERS
 
 from loadsparse.gpu import simulator
-from loadsparse.gpu.simulator import heat, l2, tracing
+from loadsparse.gpu.simulator import heat, l2, overlap, perfetto, tracing
 
 START = "ld.param.u64 %rd0, [p0];\nmov.u32 %r1, %tid.x;\nshl.b32 %r2, %r1, 2;\nmul.wide.u32 %rd1, %r1, 4;\nadd.u64 %rd1, %rd0, %rd1;"
 
@@ -144,3 +144,57 @@ class TestL2:
     def test_a_partial_write_reads_its_sector(self):
         found = self.traffic("setp.eq.u32 %p1, %r1, 0;\n@%p1 st.global.u32 [%rd1], %r1;")
         assert (found.read_bytes, found.write_bytes) == (32, 32)
+
+
+PIPELINE = """
+mov.b32 %r10, 0; mov.b32 %r11, 0; mov.b32 %r12, 0; mov.b32 %r13, 0;
+mov.f32 %f1, 0f00000000; mov.f32 %f2, %f1; mov.f32 %f3, %f1; mov.f32 %f4, %f1;
+cp.async.ca.shared.global [%r2], [%rd1], 4;
+cp.async.commit_group;
+cp.async.ca.shared.global [%r2+512], [%rd1], 4;
+cp.async.commit_group;
+MMA
+cp.async.wait_group 1;
+MMA
+cp.async.wait_group 0;
+MMA
+MMA
+""".replace(
+    "MMA",
+    "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%f1,%f2,%f3,%f4}, {%r10,%r11,%r12,%r13}, {%r10,%r11}, {%f1,%f2,%f3,%f4};",
+)
+
+
+def test_copies_in_flight_at_each_mma():
+    kernel, _ = entry(PIPELINE)
+    found = overlap.overlap(kernel, 1, 64, np.zeros(4096, np.uint32))
+    assert (found.mma, found.covered, found.groups) == (8, 4, 2)  # two warps
+    assert found.bytes == 2 * (256 + 128)
+    assert found.share == 0.5
+    assert found.mean_bytes == 96
+
+
+def test_trace_events_cover_every_instruction_and_copy():
+    kernel, _ = entry(PIPELINE)
+    told = perfetto.events(kernel, 1, 64, np.zeros(4096, np.uint32))
+    issued = [e for e in told if e["ph"] == "X" and e["cat"] != "copy"]
+    report = kernel.launch(1, 64, np.zeros(4096, np.uint32))
+    assert len(issued) == report.instructions
+    assert [e["ts"] for e in issued] == list(range(len(issued)))
+    copies = [e for e in told if e.get("cat") == "copy"]
+    assert len(copies) == 4
+    for copy in copies:
+        issue = next(e for e in issued if e["ts"] == copy["ts"])
+        landed = next(e for e in issued if e["ts"] == copy["ts"] + copy["dur"] - 1)
+        assert (issue["name"], landed["name"]) == ("cp.async.ca.shared.global", "cp.async.wait_group")
+        assert issue["tid"] == landed["tid"] == copy["tid"] - perfetto.COPIES
+    names = {e["args"]["name"] for e in told if e["ph"] == "M"}
+    assert names == {"warp 0", "warp 1", "copies of warp 0", "copies of warp 1"}
+
+
+def test_a_replay_leaves_module_variables_alone():
+    body = "mov.u64 %rd5, counter;\nmov.u32 %r3, 7;\nst.global.u32 [%rd5], %r3;"
+    text = f"{HEAD}.visible .global .u32 counter = 1;\n.visible .entry k(.param .u64 p0)\n{{\n{REGISTERS}{START}\n{body}\nret;\n}}\n"
+    module = simulator.load(text)
+    tracing.trace(module["k"], 1, 32, np.zeros(64, np.uint32))
+    assert module.variables.data.view(np.uint32)[0] == 1
