@@ -185,6 +185,25 @@ def test_without_checks_memory_stays_safe():
     assert not outcome.hazards
 
 
+@pytest.mark.parametrize("checks", [Checks(), Checks.none()], ids=["checked", "unchecked"])
+def test_wild_addresses_reach_nothing_of_the_host(checks):
+    rng = np.random.default_rng(3)
+    wild = rng.integers(0, 2**64, 64, dtype=np.uint64)
+    wild[::3] &= np.uint64(0x13FFFFFFFF)
+    wild[1::5] = (np.uint64(17) << np.uint64(36)) - rng.integers(0, 9, 13).astype(np.uint64)
+    body = (
+        ".shared .align 16 .b8 s[256]; .local .align 16 .b8 l[64];"
+        "ld.param.u64 %rd0, [p0]; ld.param.u64 %rd1, [p1]; mov.u32 %r1, %tid.x; mul.wide.u32 %rd2, %r1, 8;"
+        "add.u64 %rd3, %rd0, %rd2; ld.global.u64 %rd5, [%rd3]; cvt.u32.u64 %r6, %rd5; mov.u32 %r2, 7;"
+        "ld.global.u32 %r3, [%rd5]; st.global.u32 [%rd5+4], %r2; ld.u32 %r3, [%rd5]; st.v4.u32 [%rd5], {%r2, %r2, %r2, %r2};"
+        "ld.shared.u64 %rd6, [%rd5]; st.shared.u16 [%r6], %h1; st.shared.v2.u32 [%rd5], {%r1, %r2}; ld.local.u32 %r3, [%rd5];"
+        "st.local.u32 [%r6], %r2; ld.const.u32 %r3, [%rd5]; atom.add.u32 %r3, [%rd5], %r2; red.shared.add.u32 [%r6], 1;"
+        "cp.async.ca.shared.global [%r6], [%rd5], 8; cp.async.wait_all;"
+        "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r10, %r11, %r12, %r13}, [%r6];"
+    )
+    agree(request(entry(body, WORDS), (2, 1, 1), (64, 1, 1), [wild, np.zeros(16, np.uint32)], checks=checks))
+
+
 def test_stores_define_global_memory_even_without_checks():
     words = np.arange(64, dtype=np.uint32)
     body = "setp.lt.u32 %p1, %r1, 20; @%p1 st.global.u32 [%rd4], %r2; atom.global.add.u32 %r3, [%rd1+200], 1;"

@@ -8,6 +8,8 @@ import json
 import threading
 from dataclasses import asdict, dataclass
 
+import llvmlite.binding as llvm
+
 from loadsparse.gpu.simulator.engine import cache, jit, runtime
 from loadsparse.gpu.simulator.engine.blocks import is_barrier, is_warp_sync
 from loadsparse.gpu.simulator.engine.lowering import Unsupported
@@ -18,6 +20,7 @@ from loadsparse.gpu.simulator.program import Instruction, Kernel
 from loadsparse.gpu.simulator.request import Checks, Request
 
 MAXIMUM_INSTRUCTIONS = 65_000
+OLDEST_LLVM = 20
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ _lock = threading.Lock()
 
 def prepare(request: Request) -> Compiled:
     """Compiled code for a request's kernel, architecture and checks."""
+    if llvm.llvm_version_info[0] < OLDEST_LLVM:
+        raise Unsupported(f"the LLVM engine needs LLVM {OLDEST_LLVM}: install llvmlite 0.45 or newer")
     identity = (
         hashlib.sha256(request.program.text.encode()).hexdigest(),
         request.kernel.name,
