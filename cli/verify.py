@@ -66,6 +66,8 @@ def _show(result: Result, plain: bool) -> None:
     for row in result.rows:
         for line in row.failures:
             out.print(f"[red]{escape(row.kernel)} on {escape(row.input)}:[/] {escape(line)}", soft_wrap=True)
+        for note in row.notes:
+            out.print(f"{escape(row.kernel)} on {escape(row.input)}: {escape(note)}", soft_wrap=True)
     for note in result.notes:
         out.print(escape(note), style="dim", soft_wrap=True)
 

@@ -23,6 +23,8 @@ EXACT_PRODUCTS = 2**25
 """Products M N K up to which every row is judged bit for bit; above it a seeded sample of rows is."""
 
 SAMPLE_ROWS = 64
+HEAD_ROWS = 256
+"""Rows that are asked whether the data can tell a wrong product from the right one."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ def judge(
         differ[rows] = bits(oracles.exact(a[rows], b)) != bits(c[rows])
     inaccurate = np.zeros((m, n), np.bool_)
     worst, unbounded = 0.0, 0
+    head = oracles.product(a[:HEAD_ROWS], b), oracles.bound(a[:HEAD_ROWS], b)
     for block in _row_blocks(m, k):
         product, bound = oracles.product(a[block], b), oracles.bound(a[block], b)
         inaccurate[block] = ~spmm.accurate(c[block], product, bound, out_format=out)
@@ -226,10 +229,13 @@ def judge(
             share = np.abs(values(c[block], out) - product) / bound
         worst = max(worst, float(np.max(share, where=np.isfinite(share), initial=0.0)))
     notes = []
+    blind = _cannot_tell(*head)
+    if blind:
+        notes.append(f"narrow data: these inputs cannot tell the product from {' or '.join(blind)}")
     if unbounded:
         notes.append(f"{unbounded} elements may overflow on the way: no bound holds for them")
     if 0 < rows.size < m:
-        notes.append(f"{rows.size} of {m} rows compared bit for bit (seed {seed}), all within the bound")
+        notes.append(f"{rows.size} of {m} rows compared bit for bit (seed {seed}), every row against the bound")
     faults = differ | inaccurate
     first = None
     if faults.any():
@@ -257,6 +263,17 @@ def _mismatch(
         float(oracles.bound(a, b)[0, 0]) if inaccurate else None,
         element.dtype.itemsize * 8,
     )
+
+
+def _cannot_tell(product: NDArray[np.float64], bound: NDArray[np.float64]) -> list[str]:
+    """Wrong products that would be accurate, too: all zeros, rows or columns moved by one (all-ones data hide these)."""
+    wrong = {"zeros": np.zeros_like(product)}
+    if product.shape[0] > 1:
+        wrong["one with its rows moved"] = np.roll(product, 1, axis=0)
+    if product.shape[1] > 1:
+        wrong["one with its columns moved"] = np.roll(product, 1, axis=1)
+    with np.errstate(invalid="ignore"):
+        return [name for name, other in wrong.items() if not (np.abs(other - product) > bound).any()]
 
 
 def _row_blocks(m: int, k: int) -> Iterator[slice]:

@@ -135,6 +135,17 @@ def test_rounding_twice_is_found() -> None:
     assert judge(c, CASE.a, CASE.b, arch="sm_80", splits=SPLITS).exact is False
 
 
+def test_narrow_data_are_called_narrow() -> None:
+    """All ones: a product with exchanged rows passes, and the judgement says that it would."""
+    ones = np.ones((8, 16), np.float16)
+    found = judge(np.full((8, 4), 16, np.float16), ones, np.ones((16, 4), np.float16))
+    assert found.ok
+    assert found.notes == (
+        "narrow data: these inputs cannot tell the product from one with its rows moved or one with its columns moved",
+    )
+    assert judge(RIGHT, CASE.a, CASE.b).notes == ()
+
+
 def test_float16_accumulation_is_inaccurate() -> None:
     case = inputs.random_case(5, shape=(63, 4, 1000), density=0.5)
     total = np.zeros((case.shape[0], case.shape[1]), np.float16)
