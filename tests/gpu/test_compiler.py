@@ -71,22 +71,6 @@ BITMAP_REGISTERS = {1: 80, 2: 80, 4: 112, 8: 128}
 
 
 @pytest.mark.claim(
-    id="lscd-overlap",
-    source="Flash-LLM, arXiv 2309.10285, section 4.3",
-    phrase="loads of the next tile are issued before the products of this one and waited for after them",
-    assumption="order of issue in the compiled PTX loop; how much time that hides is not measured",
-    function="loadsparse.gpu.kernels.lscd.compiled",
-    status="compiled",
-)
-def test_lscd_loads_the_next_tile_before_it_multiplies() -> None:
-    ptx = lscd.compiled("f16", 2, 16, False, True, "sm_80")
-    items, copies = ptx.index("ld.global.nc.v4.u32"), ptx.index("cp.async.cg")
-    products, waits = ptx.index("mma.sync"), ptx.index("cp.async.wait_group")
-    assert max(items, copies) < products < ptx.rindex("mma.sync") < waits
-    assert waits < ptx.index("st.global")
-
-
-@pytest.mark.claim(
     id="sass-resources",
     source="ours",
     phrase="no spills, no local memory, and no more registers than Flash-LLM's kernel",
