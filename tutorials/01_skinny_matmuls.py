@@ -103,7 +103,10 @@ axis.plot(levels, 2 * density + 1 / 8, label="bitmap, 2d + 1/8")
 axis.plot(levels, 2 * density + entropy / 8, label="entropy floor, 2d + H(d)/8")
 axis.set(xlabel="sparsity", ylabel="bytes per weight", ylim=(0, 2.2), title="What must be moved")
 axis.legend()
-show(figure, "Bytes per weight against sparsity: dense 2, tiled-CSL falls from 2 to 0.4, bitmap and entropy floor lie below.")
+show(
+    figure,
+    "Bytes per weight against sparsity: dense 2, tiled-CSL falls from 2 to 0.4, bitmap and entropy floor lie below.",
+)
 assert abs(measured[3] - 0.8) < 0.05  # 4 bytes x 20 % plus padding and offsets
 
 # %% [markdown]
@@ -124,7 +127,9 @@ product, report = launch.run()
 oracle = spmm.lscd(part, activations, arch="sm_80", splits=launch.splits)
 assert np.array_equal(product.view(np.uint16), oracle.view(np.uint16))
 assert report.ok
-print(f"equal in all {product.size} elements; {report.instructions:,} warp instructions executed; hazards: {len(report.hazards)}")
+print(
+    f"equal in all {product.size} elements; {report.instructions:,} warp instructions executed; hazards: {len(report.hazards)}"
+)
 
 # %% [markdown]
 # ## Numbers
@@ -143,7 +148,10 @@ axis.plot(sparsity, flash_llm, marker="o", label="Flash-LLM (cited)")
 axis.plot(sparsity, floor, label="its bytes of A at 1.72 TB/s")
 axis.set(xlabel="sparsity", ylabel="ms", title="36864 x 9216, N = 8, A100")
 axis.legend()
-show(figure, "Time against sparsity: cuBLAS flat at 0.402 ms, Flash-LLM falls from 0.36 to 0.14 ms, its bytes fall to zero.")
+show(
+    figure,
+    "Time against sparsity: cuBLAS flat at 0.402 ms, Flash-LLM falls from 0.36 to 0.14 ms, its bytes fall to zero.",
+)
 assert np.all(np.diff(flash_llm) < 0)
 print(f"speed-up at 80 %: {cublas / flash_llm[2]:.2f}x; with no weights at all: {cublas / flash_llm[-1]:.2f}x")
 

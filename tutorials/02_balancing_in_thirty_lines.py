@@ -25,7 +25,9 @@ import numpy as np
 
 rng = np.random.default_rng(seed=2)
 T, E, K, u = 2048, 16, 2, 0.01
-scores = 1 / (1 + np.exp(-(rng.standard_normal((T, E)) + np.linspace(1.5, -1.5, E))))  # sigmoid; some experts are liked more
+scores = 1 / (
+    1 + np.exp(-(rng.standard_normal((T, E)) + np.linspace(1.5, -1.5, E)))
+)  # sigmoid; some experts are liked more
 bias = np.zeros(E)
 for _ in range(300):
     chosen = np.argsort(-(scores + bias), axis=1, kind="stable")[:, :K]  # the bias chooses ...
@@ -40,8 +42,9 @@ print("loads", loads, " wanted", K * T / E)
 # measure of the paper (arXiv 2408.15664), is the load of the busiest expert over the mean, minus one.
 
 # %%
-from loadsparse.reference import balancing, routing
 from pictures import canvas, show
+
+from loadsparse.reference import balancing, routing
 
 
 def run(balancer, steps=300):
@@ -66,7 +69,10 @@ for name, (history, _) in results.items():
     axis.semilogy(np.maximum(history, 1e-3), label=name)
 axis.set(xlabel="step", ylabel="MaxVio", title="The same 2,048 tokens again and again")
 axis.legend()
-show(figure, "MaxVio against steps: the large rate falls fast and then trembles, the small one is slow, quantile is immediate.")
+show(
+    figure,
+    "MaxVio against steps: the large rate falls fast and then trembles, the small one is slow, quantile is immediate.",
+)
 first = results["sign, u = 0.01"][0][0]
 assert all(history[-1] < first / 3 for history, _ in results.values())
 assert np.array_equal(results["sign, u = 0.01"][1].bias, bias)  # the ten lines above were the real rule

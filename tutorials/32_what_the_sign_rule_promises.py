@@ -5,7 +5,7 @@
 #
 # | | |
 # |---|---|
-# | Prerequisites | tutorial 21 |
+# | Prerequisites | tutorial 31 |
 # | Time | 30 minutes |
 # | A common misconception | "The Lagrangian improves in every step." It does under a condition, and near balance the condition fails. |
 #

@@ -5,7 +5,7 @@
 #
 # | | |
 # |---|---|
-# | Prerequisites | tutorial 20, or linear programming duality |
+# | Prerequisites | tutorial 30, or linear programming duality |
 # | Time | 30 minutes |
 # | A common misconception | "Perfect balance ruins the choices." At the optimum nearly every token still gets experts that are best for it, at the prices. |
 #

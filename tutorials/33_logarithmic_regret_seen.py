@@ -5,7 +5,7 @@
 #
 # | | |
 # |---|---|
-# | Prerequisites | tutorial 22; expectations and variances |
+# | Prerequisites | tutorial 32; expectations and variances |
 # | Time | 30 minutes |
 # | A common misconception | "Loss-free balancing has logarithmic regret." Some step sizes do. The constant step that everybody uses does not. |
 #
