@@ -1,6 +1,6 @@
 """Execute the tutorials (`tutorials/*.py`, jupytext percent scripts) and write each with its outputs as a notebook.
 
-    python tests/notebooks.py [NAME ...]     all, or those whose file name contains one of the words
+python tests/notebooks.py [NAME ...]     all, or those whose file name contains one of the words
 """
 
 import os

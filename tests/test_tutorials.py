@@ -13,9 +13,17 @@ notebooks = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(notebooks)
 
 SCRIPTS = notebooks.scripts()
-FRAME = ("You will learn", "The idea in ten lines of NumPy", "Build it", "Check it against the oracle", "Numbers", "Exercises", "Summary")
+FRAME = (
+    "You will learn",
+    "The idea in ten lines of NumPy",
+    "Build it",
+    "Check it against the oracle",
+    "Numbers",
+    "Exercises",
+    "Summary",
+)
 
-# The Jupyter kernel's own sockets and event loops warn on some platforms; the notebook's cells do not run in this process.
+# The Jupyter client's own sockets and event loops warn on some platforms; the cells run in another process.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 

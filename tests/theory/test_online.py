@@ -72,7 +72,7 @@ def test_d9b_offset_steps() -> None:
     id="D9c",
     phrase="constant u: regret grows linearly; the imbalance of the population has a floor near u W",
     status="proved",
-    assumption="population sign rule (exact gradients), W = sup sum w_kj",
+    assumption="population sign rule (exact gradients), W = sup sum w_kj (the test: largest on the path, plus 5 %)",
     function="loadsparse.theory.online.sign_floor",
     source="own derivation, D9 (c)",
 )
