@@ -141,7 +141,7 @@ def _hot(key: str, report: Report) -> str:
     )
     return (
         "<h3>Hot lines</h3><p class=note>Share of issues: warp instructions, and every wavefront and sector beyond the "
-        "first of each.</p><div class=wide><table><thead><tr><th>share<th>PTX line<th>source<th>instruction<th>"
+        "first of each.</p><div class=wide><table><thead><tr><th>share<th>PTX line<th>source<th class=code>instruction<th>"
         f"executions<th>memory</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -237,7 +237,7 @@ def _metrics(panel: Panel) -> str:
     )
     return (
         "<h3>Metrics</h3><details open><summary>Names as in Nsight Compute where it has one</summary><div class=wide>"
-        f"<table><thead><tr><th>metric<th>value<th>unit<th>from</tr></thead><tbody>{body}</tbody></table></div></details>"
+        f"<table><thead><tr><th class=code>metric<th>value<th>unit<th>from</tr></thead><tbody>{body}</tbody></table></div></details>"
     )
 
 

@@ -198,3 +198,9 @@ def test_a_replay_leaves_module_variables_alone():
     module = simulator.load(text)
     tracing.trace(module["k"], 1, 32, np.zeros(64, np.uint32))
     assert module.variables.data.view(np.uint32)[0] == 1
+
+
+def test_a_store_of_whole_sectors_reads_nothing_from_dram():
+    kernel, _ = entry("st.global.u32 [%rd1], %r1;")
+    found = l2.traffic(kernel, 1, 64, np.zeros(4096, np.uint32))
+    assert (found.read_bytes, found.write_bytes, found.hits) == (0, 256, 0)
