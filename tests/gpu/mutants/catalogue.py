@@ -22,6 +22,7 @@ WAIT = r"cp\.async\.wait_group 0;"
 ADD = r"add\.f32\s+(%f\d+), (%f\d+), %f\d+;"
 OTHER_BUFFER = r"xor\.b32(\s+%r\d+, %r\d+), 16384;"
 LOOP_ENTRY = r"setp\.ge\.u32(\s+%p\d+, %r\d+, %r\d+;)"
+LOOP_SKIP = r"(setp\.ge\.u32\s+(%p\d+), %r\d+, %r\d+;\s+)@\2 bra"
 STRIDE = r"shl\.b32(\s+%r\d+, %r\d+), 1;"
 PARTIAL = r"st\.global\.v2\.f32 \[([^\]]+)\], \{(%f\d+), (%f\d+)\};"
 
@@ -82,7 +83,7 @@ MUTANTS = (
     Mutant("accumulator rows exchanged", WRONG, permutes_mma(ptx.D, (2, 3, 0, 1), -1)),
     Mutant("A of the neighbouring row tile", WRONG, ptx.takes_neighbours_a),
     Mutant("columns exchanged at the store", WRONG, changes(ROUNDING, r"cvt.rn.f16x2.f32 \1, \3, \2;")),
-    Mutant("B not transposed", WRONG, changes(r"\.x4\.trans\.", ".x4.")),
+    Mutant("B not transposed", WRONG, changes(r"(ldmatrix\S*)\.trans", r"\1")),
     Mutant("A chunk beside the right one", WRONG, changes(r"\+0\+0\]", "+0+16]", 1)),
     Mutant("misaligned ldmatrix", WRONG | UNCLEAN, changes(r"\+0\+2048\]", "+0+2056]")),
     Mutant("wrong swizzle of A", WRONG, changes(r"(and\.b32\s+%r\d+, %r\d+), 112;", r"\1, 48;")),
@@ -109,7 +110,7 @@ MUTANTS = (
     # ends
     Mutant("last tile of K left out", WRONG, changes(r"(add\.s32\s+%r\d+, %r\d+), 63;", r"\1, 0;")),
     Mutant("one tile of K too many", UNCLEAN, changes(r"(add\.s32\s+%r\d+, %r\d+), 63;", r"\1, 127;")),
-    Mutant("items beyond the staged ones lost", WRONG, changes(r"@%p\d+ bra(\s+\$L__BB0_20;)", r"bra\1")),
+    Mutant("items beyond the staged ones lost", WRONG, changes(LOOP_SKIP, r"\1bra", -1)),
     Mutant("first items skipped", WRONG, changes(r"setp\.lt\.s32(\s+%p\d+, %r\d+), 1;", r"setp.lt.s32\1, 2;")),
     Mutant("one vector too many", WRONG | UNCLEAN, changes(LOOP_ENTRY, r"setp.gt.u32\1", -1)),
     Mutant("tail predicate dropped", UNCLEAN, changes(r"@%ok st\.global", "st.global", -1)),
