@@ -84,7 +84,9 @@ KINDS = {
     "u16": np.uint16, "bf16": np.uint16, "i32": np.int32, "u32": np.uint32, "i64": np.int64, "u64": np.uint64,
 }  # fmt: skip
 _ARRAY = re.compile(r"(\w+)\[(\d+)\](?:=(random|zeros|ones|arange|empty))?")
-_SCALAR = re.compile(r"(?:(\w+):)?([-+0-9.eExXa-fA-F]+|nan|inf|-inf)")
+_SCALAR = re.compile(
+    r"(?:(\w+):)?([-+]?(?:0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9]+|nan|inf))"
+)
 
 
 def argument(text: str, rng: np.random.Generator) -> tuple[Any, bool]:
@@ -115,9 +117,16 @@ def argument(text: str, rng: np.random.Generator) -> tuple[Any, bool]:
         raise InputError(f"--arg {text}: write f32[1024], f32[1024]=zeros, data.npy, 17, 2.5 or f16:2.5")
     try:
         value = int(number[2], 0) if re.fullmatch(r"[-+]?(0[xX][0-9a-fA-F]+|\d+)", number[2]) else float(number[2])
-        return (value if number[1] is None else np.dtype(KINDS[number[1]]).type(value)), False
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"--arg {text}: {error}") from None
+        if number[1] is None:
+            return value, False
+        dtype = np.dtype(KINDS[number[1]])
+        if dtype.kind != "f" and isinstance(value, float):
+            raise InputError(f"--arg {text}: {number[1]} takes an integer")
+        with np.errstate(over="raise"):
+            return dtype.type(value), False
+    except (ValueError, OverflowError, FloatingPointError) as error:
+        reason = str(error) if isinstance(error, InputError) else f"--arg {text}: {error}"
+        raise InputError(reason) from None
 
 
 def _array(dtype: np.dtype[Any], kind: str, count: int, how: str, rng: np.random.Generator) -> NDArray[Any]:

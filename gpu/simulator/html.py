@@ -237,7 +237,8 @@ def _metrics(panel: Panel) -> str:
     )
     return (
         "<h3>Metrics</h3><details open><summary>Names as in Nsight Compute where it has one</summary><div class=wide>"
-        f"<table><thead><tr><th class=code>metric<th>value<th>unit<th>from</tr></thead><tbody>{body}</tbody></table></div></details>"
+        f"<table><thead><tr><th class=code>metric<th>value<th>unit<th>from</tr></thead><tbody>{body}</tbody>"
+        "</table></div></details>"
     )
 
 
