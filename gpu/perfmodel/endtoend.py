@@ -173,7 +173,7 @@ def end_to_end(
     framework = kernel if kernel in SMALL_PER_LAYER else "fastertransformer"
     name = "cublas" if kernel in SMALL_PER_LAYER else kernels.canonical(kernel)
     for what, value in (("gpus", gpus), ("batch", batch), ("prompt", prompt), ("output", output)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 2**24:
+        if not kernels.is_whole(value, 1, 2**24):
             raise PerfError(f"{what} must be a whole number from 1 to 16,777,216, got {value!r}")
     if (shape.kv_heads % gpus and gpus % shape.kv_heads) or shape.heads % gpus:
         raise PerfError(f"{gpus} GPUs cannot share the {shape.heads} heads of {shape.name}: choose a divisor")

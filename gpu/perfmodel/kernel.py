@@ -19,14 +19,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal
 
 from loadsparse.gpu.perfmodel import tile as tiles
 from loadsparse.gpu.perfmodel.constants import Constants, fitted
 from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError, load
 from loadsparse.gpu.perfmodel.tile import COUNTED_PEERS, OURS, Tile, encoded_bytes, sparta_rest
 
-NAMES = ("cublas", "flash-llm", "sparta", "sputnik", "spinfer", "lscd", "bitmap")
+NAMES = ("cublas", "flash-llm", "sparta", "sputnik", "spinfer", "twofour", "lscd", "bitmap")
 """Kernels that can be predicted."""
 ALIASES = {"dense": "cublas", "flashllm": "flash-llm"}
 CacheState = Literal["warm", "flushed"]
@@ -100,12 +101,17 @@ def canonical(kernel: str) -> str:
     return name
 
 
+def is_whole(value: Any, least: int, most: int) -> bool:
+    """Whether a value is an integer (NumPy's too, a bool not) from least to most."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
+
+
 def check_shape(m: int, n: int, k: int, sparsity: float) -> None:
     """Raise PerfError unless m, n, k are positive whole numbers and 0 <= sparsity <= 1."""
     for name, size in (("M", m), ("N", n), ("K", k)):
-        if isinstance(size, bool) or int(size) != size or not 1 <= size < 2**31:
+        if not is_whole(size, 1, 2**31 - 1):
             raise PerfError(f"{name} must be a positive whole number below 2^31, got {size!r}")
-    if not 0 <= sparsity <= 1:
+    if isinstance(sparsity, bool) or not isinstance(sparsity, Real) or not 0 <= sparsity <= 1:
         raise PerfError(f"sparsity must lie between 0 and 1, got {sparsity!r}")
 
 
@@ -131,6 +137,11 @@ def predict(
     """
     check_shape(m, n, k, sparsity)
     kernel, device, values = canonical(kernel), load(gpu), constants or fitted()
+    m, n, k, sparsity = int(m), int(n), int(k), float(sparsity)
+    if split_k is not None and not is_whole(split_k, 1, 2**31 - 1):
+        raise PerfError(f"split_k must be a positive whole number or None, got {split_k!r}")
+    if l2 not in ("warm", "flushed"):
+        raise PerfError(f"l2 must be 'warm' or 'flushed', got {l2!r}")
     done = work(kernel, m, n, k, 1 - sparsity, device, values, split_k=split_k, l2=l2)
     seconds = done.seconds(values.join)
     notes = tuple(outside(kernel, n, sparsity, device))
@@ -161,7 +172,7 @@ def roofline(kernel: str, m: int, n: int, k: int, sparsity: float, gpu: str | Gp
 def outside(kernel: str, n: int, sparsity: float, gpu: Gpu) -> list[str]:
     """In what a question leaves the measurements that the model was judged on."""
     notes = []
-    if gpu.name != load("a100-80gb").name:
+    if gpu != load("a100-80gb"):
         notes.append(f"extrapolated to {gpu.name}: every measurement used is of an A100 SXM4 80 GB")
     if not 8 <= n <= 32:
         notes.append(f"N = {n} is outside the tested range 8 to 32")
@@ -173,6 +184,10 @@ def outside(kernel: str, n: int, sparsity: float, gpu: Gpu) -> list[str]:
         )
         if not tiles.tile(kernel, n, 1 - sparsity).width_counted:
             notes.append(f"no count for this width: the next wider counted one stands in for N = {n}")
+    if kernel == "twofour":
+        notes.append(
+            "twofour: never timed alone; its bandwidth is that of SparTA's 2:4 part, and it holds 2:4 weights only"
+        )
     if kernel == "spinfer":
         notes.append("spinfer: instructions counted, never timed here; registers and shared memory as published")
     return notes
@@ -198,7 +213,12 @@ def work(
         choices = (split_k,) if split_k is not None else _splits(kernel, m, n, k, shape, gpu)
         options = [tiled(shape, moved, m, n, k, gpu, constants, choice, l2) for choice in choices]
         return min(options, key=lambda option: option.seconds(constants.join))
-    peers: dict[str, Callable[..., Work]] = {"cublas": dense, "sputnik": csr, "sparta": two_of_four}
+    peers: dict[str, Callable[..., Work]] = {
+        "cublas": dense,
+        "sputnik": csr,
+        "sparta": with_rest,
+        "twofour": two_of_four,
+    }
     return peers[kernel](m, n, k, density, gpu, constants, l2)
 
 
@@ -290,16 +310,22 @@ def _rows(m: int, n: int, k: int, density: float, gpu: Gpu, constants: Constants
     }
 
 
-def two_of_four(m: int, n: int, k: int, density: float, gpu: Gpu, constants: Constants, l2: CacheState) -> Work:
-    """SparTA: 2:4 part on sparse Tensor Cores at its own bandwidth, then the rest as Sputnik does it: two calls."""
+def with_rest(m: int, n: int, k: int, density: float, gpu: Gpu, constants: Constants, l2: CacheState) -> Work:
+    """SparTA: the 2:4 part, then the rest as Sputnik does it: two calls."""
+    first = two_of_four(m, n, k, density, gpu, constants, l2)
     rest = _rows(m, n, k, sparta_rest(density), gpu, constants)
+    added = {"call": 2 * constants.call, "rest on cuda cores": norm(rest, constants.join)}
+    return Work(first.overlapping, added)
+
+
+def two_of_four(m: int, n: int, k: int, density: float, gpu: Gpu, constants: Constants, l2: CacheState) -> Work:
+    """2 of 4 on sparse Tensor Cores, 1.125 bytes per element at the bandwidth that SparTA's part reaches."""
     share = constants.sparta_read_share * gpu.dram_bytes_per_second
     stream = {
         "dram": 1.125 * m * k / share + 2.0 * n * (k + m) / gpu.dram_bytes_per_second,
         "tensor": m * n * k / (gpu.tensor_tflops * 1e12),
     }
-    added = {"call": 2 * constants.call, "rest on cuda cores": norm(rest, constants.join)}
-    return Work(stream, added)
+    return Work(stream, {"call": constants.call})
 
 
 def sensitivities(

@@ -92,6 +92,8 @@ def encoded_bytes(kernel: str, m: int, k: int, density: float) -> float:
         return 2 * density * elements + elements / 8
     if kernel == "sputnik":
         return 4 * density * elements + 8 * m
+    if kernel == "twofour":
+        return 1.125 * elements
     if kernel == "sparta":
         return 1.125 * elements + 6 * sparta_rest(density) * elements
     raise PerfError(f"unknown kernel {kernel!r}")

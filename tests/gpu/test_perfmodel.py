@@ -148,6 +148,12 @@ def test_everything_is_positive_and_ordered() -> None:
             assert found.roofline_seconds > 0
 
 
+def test_sparta_is_its_two_parts() -> None:
+    """With nothing beyond 2:4 left, SparTA is the 2:4 kernel and a second call."""
+    both, first = predict("sparta", 9216, 8, 9216, 1.0), predict("twofour", 9216, 8, 9216, 1.0)
+    assert both.seconds == pytest.approx(first.seconds + fitted().call)
+
+
 def test_roofline_by_hand() -> None:
     assert roofline("cublas", 1024, 8, 1024, 0.5) == pytest.approx(2 * (1024 * 1024 + 2 * 1024 * 8) / 2039e9)
     assert roofline("cublas", 8192, 8192, 8192, 0.5) == pytest.approx(2 * 8192**3 / 312e12)
@@ -186,11 +192,28 @@ def test_outside_of_the_tested_range_says_so() -> None:
     (("cublas", 8, 8.5, 8, 0.5), "N must be"),
     (("cublas", 8, 8, 8, 1.5), "sparsity"),
     (("cublas", 8, 8, 8, math.nan), "sparsity"),
+    (("cublas", 8, 8, 8, "half"), "sparsity"),
+    (("cublas", math.nan, 8, 8, 0.5), "M must be"),
+    (("cublas", "8", 8, 8, 0.5), "M must be"),
+    (("cublas", True, 8, 8, 0.5), "M must be"),
     (("cublas", 8, 8, 8, 0.5, "nosuch"), "known are a100-40gb"),
 ])  # fmt: skip
 def test_bad_questions_are_refused(arguments: tuple, word: str) -> None:
     with pytest.raises(PerfError, match=word):
         predict(*arguments)
+
+
+def test_options_are_checked_and_numpy_integers_welcome() -> None:
+    shape = (np.int64(9216), np.int32(8), np.int64(9216))
+    assert predict("flash-llm", *shape, np.float64(0.8)).seconds == predict("flash-llm", 9216, 8, 9216, 0.8).seconds
+    with pytest.raises(PerfError, match="split_k"):
+        predict("flash-llm", 9216, 8, 9216, 0.8, split_k=0)
+    with pytest.raises(PerfError, match="l2 must be"):
+        predict("flash-llm", 9216, 8, 9216, 0.8, l2="cold")
+
+
+def test_a_changed_a100_is_not_the_tested_one() -> None:
+    assert not predict("flash-llm", 9216, 8, 9216, 0.8, replace(A100, clock_mhz=1200)).tested
 
 
 # --- GPU descriptions
@@ -278,9 +301,9 @@ def test_packaged_counts_are_current() -> None:
     }
 
 
-@pytest.mark.parametrize(("kernel", "m", "n", "k", "sparsity", "splits"), [("lscd", 640, 8, 1088, 0.75, 2)])
+@pytest.mark.parametrize(("kernel", "m", "n", "k", "sparsity", "splits"), [("lscd", 640, 8, 1088, 0.75, 1)])
 def test_scaled_counts_equal_full_counts(kernel: str, m: int, n: int, k: int, sparsity: float, splits: int) -> None:
-    """Another shape, density and split than those that were counted."""
+    """Another shape and density than those that were counted; the benchmark splits K too."""
     one = kernels.get(kernel)
     a = count.random_weights(m, k, 1 - sparsity, seed=5)
     b = np.random.default_rng(6).standard_normal((k, n)).astype(np.float16)
