@@ -102,11 +102,13 @@ def compiled(
                 remaining, to = uint32(size - loader), uint32(write + load_at)
                 source = data_at + uint64(start) * uint64(16)
                 copy_while(to, source, at_once, stride, remaining)
-                while size > uint32(at_once * loaders):
-                    size = uint32(size - uint32(at_once * loaders))
-                    remaining = uint32(size - loader)
-                    to, source = uint32(to + uint32(at_once * stride)), source + uint64(at_once * stride)
-                    copy_while(to, source, at_once, stride, remaining)
+                done = uint32(at_once * loaders)
+                while done < size:  # a tile larger than most
+                    remaining = uint32(uint32(size - done) - loader)
+                    copy_while(
+                        uint32(to + uint32(done << uint32(4))), source + uint64(done) * uint64(16), 1, stride, remaining
+                    )
+                    done = uint32(done + uint32(loaders))
                 copy_b(b_place, uint32(write + b_at), b, uint32(step * uint32(64)), column, n, k)
                 start = stop
                 if uint32(step + uint32(1)) < last:
