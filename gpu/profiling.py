@@ -239,7 +239,8 @@ def profile(
 ) -> Profile:
     """Runs a job once with every check and counter, asks the compiler, and runs `explored` schedules if any.
 
-    `options` go to the simulator's launch (engine, budget).  Raises InputError.
+    A schedule may execute 16 times what the default order needed; more is hazard `budget`.  `options` go to the
+    simulator's launch (engine, budget).  Raises InputError.
     """
     _, reports = job.run(seed=seed, **options)
     sections = []
@@ -257,9 +258,11 @@ def profile(
         sections.append(Section(report, step, machine, held, traffic, flying, note))
     exploration = None
     if explored:
+        patience = 16 * max(report.thread_instructions for report in reports) + 2**20
+        limited = {**options, "budget": min(patience, options.get("budget") or patience)}
 
         def run(schedule: Schedule) -> tuple[Outputs, list[Finding]]:
-            arrays, found = job.run(**{**options, **schedule.options})
+            arrays, found = job.run(**{**limited, **schedule.options})
             return arrays, [hazard for one in found for hazard in one.hazards]
 
         def update(number: int) -> None:

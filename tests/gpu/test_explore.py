@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from ptx_text import HEAD, REGISTERS
 
-from loadsparse.gpu import simulator
+from loadsparse.gpu import compiler, profiling, simulator
+from loadsparse.gpu.launch import Step
 from loadsparse.gpu.simulator.explore import explore, explore_launch, schedules
 
 START = "ld.param.u64 %rd0, [p0]; mov.u32 %r1, %tid.x; shl.b32 %r2, %r1, 2; mul.wide.u32 %rd1, %r1, 4; add.u64 %rd1, %rd0, %rd1;"
@@ -98,3 +99,22 @@ def test_seeds_repeat_and_count_is_checked():
     assert len({str(s) for s in schedules(8)}) == 8
     with pytest.raises(ValueError, match="at least 2"):
         explore(lambda schedule: ({}, []), 1)
+
+
+def test_a_schedule_that_never_ends_is_reported():
+    source = r"""
+    extern "C" __global__ void k(const int *zero, int *out) {
+        __shared__ int s[32];
+        volatile int *v = s + threadIdx.x;
+        *v = 1;
+        unsigned to = (unsigned)__cvta_generic_to_shared(s + threadIdx.x);
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"(to), "l"(zero + threadIdx.x) : "memory");
+        asm volatile("cp.async.commit_group;" ::: "memory");
+        while (*v == 0) {}
+        asm volatile("cp.async.wait_all;" ::: "memory");
+        out[threadIdx.x] = *v;
+    }"""
+    step = Step(compiler.cuda(source), "k", (1, 1, 1), (32, 1, 1), 0, ("zero", "out"))
+    job = profiling.Job("k", "sm_80", (step,), {name: np.zeros(32, np.int32) for name in ("zero", "out")})
+    found = profiling.profile(job, explored=2).exploration
+    assert [d.schedule.cp_async for d in found.differences if "budget" in d.message] == ["eager"]
