@@ -3,8 +3,9 @@
 from loadsparse.gpu.perfmodel.endtoend import EndToEnd, batch_sweep, end_to_end
 from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError, load
 from loadsparse.gpu.perfmodel.kernel import NAMES, Prediction, predict, roofline, sensitivities
+from loadsparse.gpu.perfmodel.mine import predict_mine
 
 __all__ = [
-    "NAMES", "EndToEnd", "Gpu", "PerfError", "Prediction", "batch_sweep", "end_to_end", "load", "predict", "roofline",
+    "NAMES", "EndToEnd", "Gpu", "PerfError", "Prediction", "batch_sweep", "end_to_end", "load", "predict", "predict_mine", "roofline",
     "sensitivities",
 ]  # fmt: skip

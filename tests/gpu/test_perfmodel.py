@@ -16,6 +16,7 @@ from loadsparse.gpu.perfmodel import gpu as gpus
 from loadsparse.gpu.perfmodel import tile as tiles
 from loadsparse.gpu.perfmodel.constants import fitted
 from loadsparse.gpu.perfmodel.kernel import NAMES, Work, norm, tiled
+from loadsparse.gpu.perfmodel.mine import predict_mine
 
 A100 = load("a100-80gb")
 BARS = {"cublas": 0.08, "flash-llm": 0.08, "sputnik": 0.15, "sparta": 0.15}
@@ -329,3 +330,12 @@ def test_encoded_bytes_of_random_weights(kernel: str) -> None:
         assert tiles.encoded_bytes(kernel, 300, 500, np.count_nonzero(a) / a.size) == pytest.approx(
             encoded, rel=0.02, abs=8
         )
+
+
+def test_a_kernel_of_ones_own_is_counted_and_predicted() -> None:
+    """Handing over our kernel as an object gives what its packaged counts give."""
+    mine = predict_mine(kernels.get("lscd"), 36864, 8, 9216, 0.8)
+    known = predict("lscd", 36864, 8, 9216, 0.8, split_k=mine.split_k)
+    assert mine.seconds == pytest.approx(known.seconds, rel=0.01)
+    assert (mine.bound, mine.resident_blocks) == (known.bound, known.resident_blocks)
+    assert not mine.tested
