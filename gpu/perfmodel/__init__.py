@@ -6,6 +6,16 @@ from loadsparse.gpu.perfmodel.kernel import NAMES, Prediction, predict, roofline
 from loadsparse.gpu.perfmodel.mine import predict_mine
 
 __all__ = [
-    "NAMES", "EndToEnd", "Gpu", "PerfError", "Prediction", "batch_sweep", "end_to_end", "load", "predict", "predict_mine", "roofline",
+    "NAMES",
+    "EndToEnd",
+    "Gpu",
+    "PerfError",
+    "Prediction",
+    "batch_sweep",
+    "end_to_end",
+    "load",
+    "predict",
+    "predict_mine",
+    "roofline",
     "sensitivities",
-]  # fmt: skip
+]
