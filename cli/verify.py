@@ -93,6 +93,9 @@ def command(
     result: Annotated[Path | None, typer.Option(help="Judge this product (.npy), computed anywhere.")] = None,
     a: Annotated[Path | None, typer.Option("--a", help="A of that product (.npy).")] = None,
     b: Annotated[Path | None, typer.Option("--b", help="B of that product (.npy).")] = None,
+    device: Annotated[
+        str, typer.Option(help="simulator, or cuda for a real GPU (a path that its makers have not run).")
+    ] = "simulator",
     budget: Annotated[int | None, typer.Option(help="Thread instructions a launch may execute.", min=1)] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds a kernel file may take to hand over.")] = 120.0,
     memory_limit: Annotated[float, typer.Option(help="GB of address space of a kernel file.")] = 8.0,
@@ -123,6 +126,7 @@ def command(
                     seed=seed,
                     time_limit=time_limit,
                     memory_limit=int(memory_limit * 2**30),
+                    device=device,
                     budget=budget,
                     progress=update,
                 )

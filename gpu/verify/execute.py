@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loadsparse.gpu import device as gpu
 from loadsparse.gpu import simulator
 from loadsparse.gpu.launch import Launch
 
@@ -20,8 +21,8 @@ class Execution:
     """What one run left behind."""
 
     c: Matrix
-    hazards: tuple[str, ...]
-    """One line each."""
+    hazards: tuple[str, ...] | None
+    """One line each; None where nothing watched (a real GPU)."""
     unwritten: NDArray[np.bool_]
     """Elements of C that still hold their poison."""
     changed: tuple[str, ...]
@@ -32,8 +33,8 @@ class Execution:
     metrics: dict[str, float]
 
     @property
-    def clean(self) -> bool:
-        return not self.hazards
+    def clean(self) -> bool | None:
+        return None if self.hazards is None else not self.hazards
 
     @property
     def complete(self) -> bool:
@@ -58,11 +59,13 @@ def _words(matrix: Matrix) -> NDArray[np.unsignedinteger[Any]]:
     return np.ascontiguousarray(matrix).view(np.uint32 if matrix.dtype.itemsize == 4 else np.uint16)
 
 
-def run(launch: Launch, *, seed: int = 0, budget: int | None = None, **options: Any) -> Execution:
+def run(
+    launch: Launch, *, seed: int = 0, budget: int | None = None, device: str = "simulator", **options: Any
+) -> Execution:
     """Every step in order, on copies of the buffers; `options` go to the simulator's launch (engine, schedule).
 
     Output and workspace start undefined and hold poison.  Raises PtxError for PTX that is refused and LaunchError for a
-    launch that the architecture cannot hold.
+    launch that the architecture cannot hold; with device="cuda", which runs on a real GPU, NoGpu where there is none.
     """
     memory = {name: np.array(launch.buffers[name], order="C") for name in launch.inputs}
     fresh = {
@@ -70,6 +73,10 @@ def run(launch: Launch, *, seed: int = 0, budget: int | None = None, **options: 
         for name in (launch.output, *launch.workspace)
     }
     memory |= {name: array.copy() for name, array in fresh.items()}
+    if device == "cuda":
+        started = time.perf_counter()
+        gpu.execute(launch, memory)
+        return _left(launch, memory, fresh, None, False, time.perf_counter() - started, {})
     untouched = set(fresh)
     hazards: list[str] = []
     stopped = False
@@ -96,7 +103,20 @@ def run(launch: Launch, *, seed: int = 0, budget: int | None = None, **options: 
         for name, value in report.metrics.items():
             metrics[name] = metrics.get(name, 0) + value
     seconds = time.perf_counter() - started
+    return _left(launch, memory, fresh, tuple(hazards), stopped, seconds, metrics)
+
+
+def _left(
+    launch: Launch,
+    memory: dict[str, Matrix],
+    fresh: dict[str, Matrix],
+    hazards: tuple[str, ...] | None,
+    stopped: bool,
+    seconds: float,
+    metrics: dict[str, float],
+) -> Execution:
+    """What the run left in `memory`, compared with the inputs and the poison it began with."""
     c = memory[launch.output]
     changed = tuple(name for name in launch.inputs if memory[name].tobytes() != launch.buffers[name].tobytes())
     unwritten = _words(c) == _words(fresh[launch.output])
-    return Execution(c, tuple(hazards), unwritten, changed, stopped, seconds, metrics)
+    return Execution(c, hazards, unwritten, changed, stopped, seconds, metrics)
