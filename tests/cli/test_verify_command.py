@@ -6,7 +6,6 @@ import json
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -223,25 +222,13 @@ def test_weights_from_files(tmp_path: Path) -> None:
     refused(run("lscd", "--weights", tmp_path / "none.npy"), "No such file")
 
 
-def test_help_is_quick() -> None:
-    """Nothing heavy is imported for it; the best of three, as the machine may be busy."""
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; sys.argv[1:] = ['--help']; from loadsparse.cli.main import main; main()",
-    ]
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, check=True, text=True)
-        seconds.append(time.perf_counter() - started)
-    assert "verify" in done.stdout
+def test_help_imports_nothing_heavy() -> None:
+    """That is what makes it quick: half a second on an idle machine."""
     probe = (
         "import sys, contextlib, io\nsys.argv[1:] = ['--help']\nfrom loadsparse.cli.main import main\n"
-        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main()\n"
+        "out = io.StringIO()\nwith contextlib.suppress(SystemExit), contextlib.redirect_stdout(out): main()\n"
+        "assert 'verify' in out.getvalue()\n"
         "print(sorted({'numpy', 'numba', 'llvmlite', 'lark', 'scipy'} & set(sys.modules)))"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
-    assert min(seconds) < 2.0
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
