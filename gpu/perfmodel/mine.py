@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from loadsparse.gpu import compiler
-from loadsparse.gpu.perfmodel import count
 from loadsparse.gpu.perfmodel.constants import fitted
 from loadsparse.gpu.perfmodel.gpu import Gpu, load
 from loadsparse.gpu.perfmodel.kernel import Prediction, check_shape, tiled
@@ -22,6 +21,8 @@ def predict_mine(kernel: Any, m: int, n: int, k: int, sparsity: float, gpu: str 
     machine code.  The kernel must step along K by 64 and take `split_k=1`; the best split up to 8 is assumed, with float32
     partial sums.  Raises PerfError for a bad question and RuntimeError where the simulator reports a hazard.
     """
+    from loadsparse.gpu.perfmodel import count  # also a script: not to be imported with the package
+
     check_shape(m, n, k, sparsity)
     device, constants = load(gpu), fitted()
     panels = min(-(-n // 8), 8)
