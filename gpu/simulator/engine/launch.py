@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +61,11 @@ class Worker:
     hazards: int
 
 
+def _stopped(worker: Worker) -> int:
+    """1 + the hazard that stopped this worker, or 0."""
+    return int(_words(worker.state, 8)[L.K_STOPPED // 8])
+
+
 class Launch:
     """Everything that one run needs."""
 
@@ -78,6 +86,8 @@ class Launch:
         self.run_blocks = function(names["run_blocks"], 5)
         self.start_block = function(names["start_block"], 3)
         self.run_block = function(names["run_block"], 1)
+        self.interrupted = False
+        self.running: list[threading.Thread] = []
 
     def _table(self) -> tuple[int, int]:
         """The allocation table: (address, entries)."""
@@ -179,22 +189,63 @@ class Launch:
         count = self.worker_count()
         workers = [self.worker() for _ in range(count)]
         clear = self.compiled.clear_bytes
-        if count > 1:
-            # a kernel that deadlocks or gets stuck does so in its first block as a rule: nothing else has run then
-            if self.run_blocks(workers[0].block, 0, 1, 1, clear) != scheduler.STOPPED:
-                threads = [
-                    threading.Thread(target=self.run_blocks, args=(w.block, i + 1, self.blocks, count, clear))
-                    for i, w in enumerate(workers)
-                ]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-        elif self.compiled.observable_order:
-            self._in_order(workers[0])
-        else:
-            self.run_blocks(workers[0].block, 0, self.blocks, 1, clear)
+        first = workers[0]
+        try:
+            if count > 1:
+                # a kernel that deadlocks or gets stuck does so in its first block as a rule: nothing else has run then
+                self._apart([partial(self.run_blocks, first.block, 0, 1, 1, clear)])
+                if not _stopped(first):
+                    self._apart(
+                        [
+                            partial(self.run_blocks, worker.block, number + 1, self.blocks, count, clear)
+                            for number, worker in enumerate(workers)
+                        ]
+                    )
+            elif self.compiled.observable_order:
+                self._apart([partial(self._in_order, first)])
+            else:
+                self._apart([partial(self.run_blocks, first.block, 0, self.blocks, 1, clear)])
+        except BaseException:
+            self._interrupt(workers)
+            raise
         return self._outcome(workers, time.perf_counter() - start)
+
+    def _apart(self, tasks: list[Callable[[], object]]) -> None:
+        """Runs native code in threads of its own, so that the calling thread hears signals while it waits.
+
+        The threads hold this launch, and with it all memory that native code touches, until they end.
+        """
+        failures: list[BaseException] = []
+
+        def execute(task: Callable[[], object]) -> None:
+            try:
+                if not self.interrupted:
+                    task()
+            except BaseException as error:
+                failures.append(error)
+
+        for task in tasks:
+            self.running.append(threading.Thread(target=execute, args=(task,)))
+            self.running[-1].start()
+        self._join()
+        if failures:
+            raise failures[0]
+
+    def _join(self) -> None:
+        for thread in self.running:
+            # in steps: where a wait cannot be interrupted, a signal is heard between them
+            while thread.is_alive():
+                thread.join(0.2)
+
+    def _interrupt(self, workers: list[Worker]) -> None:
+        """Stops all native code at its next backward branch or end of a turn, and waits until it has ended."""
+        self.interrupted = True
+        for worker in workers:
+            state = _words(worker.state, 8)
+            state[L.K_BUDGET // 8], state[L.K_STOPPED // 8] = 0, L.BUDGET + 1
+        while any(thread.is_alive() for thread in self.running):
+            with contextlib.suppress(BaseException):  # another signal: the launch is ending already
+                self._join()
 
     def worker_count(self) -> int:
         """Threads over which blocks are spread: one if their order could be observed."""
@@ -244,7 +295,7 @@ class Launch:
         by_name = {name: np.ascontiguousarray(counters[:, i]) for i, name in enumerate(COUNTERS)}
         stopped: HazardKind | None = None
         for worker in workers:
-            code = int(_words(worker.state, 8)[L.K_STOPPED // 8])
+            code = _stopped(worker)
             if code:
                 stopped = L.KINDS[code - 1]
         return Outcome(executions, lanes, by_name, self._hazards(workers), stopped, execute_seconds=seconds)

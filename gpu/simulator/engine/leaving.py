@@ -187,7 +187,8 @@ class Leaving:
         code = self.code
         worker = code.load("ptr", "%B", layout.B_WORKER, 8)
         used = code.load("i64", worker, layout.K_INSTRUCTIONS, 8)
-        budget = code.load("i64", worker, layout.K_BUDGET, 8)
+        # volatile: a launch that is interrupted has its budget taken away from outside
+        budget = code.v(f"load volatile i64, ptr {code.at(worker, layout.K_BUDGET)}, align 8")
         return code.v(f"icmp ugt i64 {used}, {budget}")
 
     def _give_up(self, spent: str, index: int, mask: str) -> None:
