@@ -10,6 +10,9 @@ import sys
 import typer
 
 from loadsparse.cli import balance, claims, predict, profile, trace, verify, weights
+from loadsparse.cli.console import fail
+
+UsageError = typer.BadParameter.__base__  # a wrong option, argument or command; typer gives it no name of its own
 
 app = typer.Typer(
     name="loadsparse",
@@ -33,7 +36,16 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a pipe without UTF-8 must not end in a traceback
-    app()
+    try:
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            raise SystemExit(2) from None
+        raise SystemExit(fail(f"{error.format_message()} (see --help)").exit_code) from None
+    except typer.Abort:
+        raise SystemExit(130) from None
+    raise SystemExit(code or 0)
 
 
 if __name__ == "__main__":

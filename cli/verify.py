@@ -23,7 +23,7 @@ def _shape(text: str | None) -> tuple[int, int, int] | None:
     if text is None:
         return None
     parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
+    if len(parts) != 3 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
         raise InputError(f"--shape {text}: give M,N,K as three positive integers, for example 1024,16,1024")
     m, n, k = (int(part) for part in parts)
     return m, n, k
@@ -44,6 +44,14 @@ def _show_tokens(road: Road, plain: bool) -> None:
         f"  MaxVio {road.violation_before:.3f} -> {road.violation_after:.3f}, dual gap {road.dual_gap:.2e}",
         soft_wrap=True,
     )
+
+
+def _bytes(gigabytes: float) -> int:
+    from loadsparse.gpu.verify.errors import InputError
+
+    if not 0.1 <= gigabytes <= 2**20:
+        raise InputError(f"--memory-limit {gigabytes}: give gigabytes, at least 0.1")
+    return int(gigabytes * 2**30)
 
 
 def _show(result: Result, plain: bool) -> None:
@@ -79,7 +87,11 @@ def command(
     ] = None,
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", help="random, adversarial, real, or one adversarial input; may be repeated."),
+        typer.Option(
+            "--input",
+            "-i",
+            help="random, adversarial, real (dequantised 4-bit), or one adversarial name; repeatable.",
+        ),
     ] = None,
     arch: Annotated[str, typer.Option(help="GPU architecture whose arithmetic is simulated.")] = "sm_80",
     dtype: Annotated[str, typer.Option(help="Format of A and B: f16 or bf16.")] = "f16",
@@ -89,7 +101,7 @@ def command(
     ] = None,
     sparsity: Annotated[float, typer.Option(help="Share of zeros in random and in pruned real weights.")] = 0.8,
     split_k: Annotated[int | None, typer.Option(help="Split of K; by default the kernel chooses.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the inputs; fresh by default, and printed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the inputs; fresh by default, and printed.", min=0)] = None,
     result: Annotated[Path | None, typer.Option(help="Judge this product (.npy), computed anywhere.")] = None,
     a: Annotated[Path | None, typer.Option("--a", help="A of that product (.npy).")] = None,
     b: Annotated[Path | None, typer.Option("--b", help="B of that product (.npy).")] = None,
@@ -111,6 +123,8 @@ def command(
                 raise verify.InputError("--result, --a and --b go together: give all three")
             if kernels:
                 raise verify.InputError("--result judges a product computed elsewhere: leave the kernel names out")
+            if shape is not None or inputs or weights is not None or split_k is not None:
+                raise verify.InputError("--result comes with its own A and B: leave out the options that make inputs")
             verdict = verify.files(result, a, b, dtype=dtype)
         else:
             with progress("verify", quiet=as_json or plain) as update:
@@ -125,7 +139,7 @@ def command(
                     split_k=split_k,
                     seed=seed,
                     time_limit=time_limit,
-                    memory_limit=int(memory_limit * 2**30),
+                    memory_limit=_bytes(memory_limit),
                     device=device,
                     budget=budget,
                     progress=update,

@@ -92,6 +92,15 @@ def numba(
     return text
 
 
+def includes() -> list[Path]:
+    """Folders of CUDA's headers (cuda_fp16.h ...), from the PyPI package nvidia-cuda-runtime where it is installed."""
+    try:
+        files = metadata.files("nvidia-cuda-runtime") or []
+    except metadata.PackageNotFoundError:
+        return []
+    return sorted({Path(str(file.locate())).parent for file in files if file.name in ("cuda_fp16.h", "cuda_runtime.h")})
+
+
 def cuda(source: str, arch: str = "sm_80", *options: str) -> str:
     """PTX of CUDA C++ source through NVRTC.  Raises CompileError with the first error line."""
     from cuda.bindings import nvrtc
@@ -105,6 +114,7 @@ def cuda(source: str, arch: str = "sm_80", *options: str) -> str:
     program = call(nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", 0, [], []))
     try:
         flags = [f"--gpu-architecture=compute_{major}{minor}".encode(), b"-lineinfo", *(o.encode() for o in options)]
+        flags += [f"--include-path={folder}".encode() for folder in includes()]
         (status,) = nvrtc.nvrtcCompileProgram(program, len(flags), flags)
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             log = bytearray(call(nvrtc.nvrtcGetProgramLogSize(program)))

@@ -225,8 +225,12 @@ def run_module(
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            ["nice", *command], env=environment, cwd=folder,
-            stdout=None if names else output, stderr=None if names else output, start_new_session=True,
+            ["nice", *command],
+            env=environment,
+            cwd=folder,
+            stdout=None if names else output,
+            stderr=None if names else output,
+            start_new_session=True,
         )
         dead, skipped = "", False
         try:

@@ -59,8 +59,13 @@ axis.plot(sparsity, model * 1e3, label="our model")
 axis.plot(sparsity, roof * 1e3, label="plain roofline")
 axis.set(xlabel="sparsity", ylabel="ms", ylim=(0, None), title="36864 x 9216, N = 8")
 axis.legend()
-show(figure, "Time against sparsity: the model follows the measured curve down to a floor of 0.14 ms, the roofline falls to nearly zero.")
-print(f"mean error: model {np.abs(model / flash_llm - 1).mean():.1%}, roofline {np.abs(roof / flash_llm - 1).mean():.1%}")
+show(
+    figure,
+    "Time against sparsity: the model follows the measured curve down to a floor of 0.14 ms, the roofline falls to nearly zero.",
+)
+print(
+    f"mean error: model {np.abs(model / flash_llm - 1).mean():.1%}, roofline {np.abs(roof / flash_llm - 1).mean():.1%}"
+)
 assert np.abs(model / flash_llm - 1).max() < 0.10
 
 # %% [markdown]
@@ -86,7 +91,10 @@ for name in ("dram", "issue", "shared", "tensor"):
     axis.plot(sparsity, [1e3 * p[name] for p in parts], label=name)
 axis.set(xlabel="sparsity", ylabel="ms, each alone", title="Flash-LLM: what each resource would need alone")
 axis.legend()
-show(figure, "Parts against sparsity: DRAM falls to zero, instruction issue with waiting falls to a floor and crosses it near 75 %.")
+show(
+    figure,
+    "Parts against sparsity: DRAM falls to zero, instruction issue with waiting falls to a floor and crosses it near 75 %.",
+)
 assert perfmodel.predict("flash-llm", m, 8, k, 0.6).bound == "dram"
 assert perfmodel.predict("flash-llm", m, 8, k, 0.9).bound == "issue"
 
@@ -117,7 +125,10 @@ for split in (1, None):
     axis.plot(rows / 256, times, label="split-K 1" if split else "best split-K")
 axis.set(xlabel="blocks of 256 rows", ylabel="ms", title="Wave quantisation at 80 %, N = 8")
 axis.legend()
-show(figure, "Time against the number of blocks: without split-K it jumps where a wave overflows; the best split smooths the jumps.")
+show(
+    figure,
+    "Time against the number of blocks: without split-K it jumps where a wave overflows; the best split smooths the jumps.",
+)
 
 # %% [markdown]
 # ## Check it against the oracle
@@ -152,7 +163,10 @@ for s in (0.6, 0.8, 0.95):
     best = sorted(change, key=lambda name: change[name])[:3]
     print(f"{s:.0%}: " + ", ".join(f"{name} {100 * change[name]:+.1f}%" for name in best))
 dense = perfmodel.sensitivities("cublas", m, 8, k, 0.0)
-print("dense: " + ", ".join(f"{name} {100 * value:+.1f}%" for name, value in sorted(dense.items(), key=lambda x: x[1])[:2]))
+print(
+    "dense: "
+    + ", ".join(f"{name} {100 * value:+.1f}%" for name, value in sorted(dense.items(), key=lambda x: x[1])[:2])
+)
 assert min(dense, key=lambda name: dense[name]) == "dram bandwidth"
 
 # %% [markdown]
@@ -160,8 +174,14 @@ assert min(dense, key=lambda name: dense[name]) == "dram bandwidth"
 
 # %%
 for gpu in ("a100-80gb", "h100-sxm", "h200"):
-    speedup = perfmodel.predict("cublas", m, 8, k, 0.8, gpu).seconds / perfmodel.predict("flash-llm", m, 8, k, 0.8, gpu).seconds
-    ceiling = perfmodel.predict("cublas", m, 8, k, 0.8, gpu).seconds / perfmodel.predict("flash-llm", m, 8, k, 1.0, gpu).seconds
+    speedup = (
+        perfmodel.predict("cublas", m, 8, k, 0.8, gpu).seconds
+        / perfmodel.predict("flash-llm", m, 8, k, 0.8, gpu).seconds
+    )
+    ceiling = (
+        perfmodel.predict("cublas", m, 8, k, 0.8, gpu).seconds
+        / perfmodel.predict("flash-llm", m, 8, k, 1.0, gpu).seconds
+    )
     notes = perfmodel.predict("flash-llm", m, 8, k, 0.8, gpu).notes
     print(f"{gpu:10} speed-up over dense at 80 %: {speedup:.2f}x; with no weights at all: {ceiling:.2f}x {notes[:1]}")
 

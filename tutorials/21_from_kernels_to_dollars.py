@@ -30,7 +30,9 @@ cache = 2 * 2 * layers * hidden * batch * (64 + 256) / gpus / bandwidth  # keys 
 calls = layers * (4 + 5) * call  # four matmuls, five small kernels per layer
 exchange = layers * 2 * 16e-6  # two all-reduces per layer
 step = weights + cache + calls + exchange
-print(f"weights {weights * 1e3:.1f} + cache {cache * 1e3:.1f} + calls {calls * 1e3:.1f} + all-reduce {exchange * 1e3:.1f} = {step * 1e3:.1f} ms")
+print(
+    f"weights {weights * 1e3:.1f} + cache {cache * 1e3:.1f} + calls {calls * 1e3:.1f} + all-reduce {exchange * 1e3:.1f} = {step * 1e3:.1f} ms"
+)
 print(f"{batch / step / gpus:.0f} tokens per GPU-second; FasterTransformer was measured at about 79")
 assert abs(batch / step / gpus / 79 - 1) < 0.1
 
@@ -44,7 +46,9 @@ from loadsparse.gpu import perfmodel
 
 for kernel in ("fastertransformer", "flash-llm"):
     found = perfmodel.end_to_end("opt-66b", kernel, 2, 16)
-    print(f"{kernel}: {found.tokens_per_gpu_second:.0f} tokens per GPU-second; a step of {1e3 * sum(found.step.values()):.1f} ms:")
+    print(
+        f"{kernel}: {found.tokens_per_gpu_second:.0f} tokens per GPU-second; a step of {1e3 * sum(found.step.values()):.1f} ms:"
+    )
     for part, seconds in sorted(found.step.items(), key=lambda item: -item[1]):
         print(f"    {part:18} {1e3 * seconds:6.2f} ms")
 
@@ -89,10 +93,15 @@ assert all(abs(point.error) < 0.15 for point in points if point.error is not Non
 # 3.6x compares Flash-LLM at batch 64 with FasterTransformer at batch 16, the largest that fits. At equal batch the win is 1.4x: most of the headline is capacity.
 
 # %%
-rate = {kernel: {b: perfmodel.end_to_end("opt-66b", kernel, 2, b).tokens_per_gpu_second for b in (16, 64)} for kernel in ("fastertransformer", "flash-llm")}
+rate = {
+    kernel: {b: perfmodel.end_to_end("opt-66b", kernel, 2, b).tokens_per_gpu_second for b in (16, 64)}
+    for kernel in ("fastertransformer", "flash-llm")
+}
 headline = rate["flash-llm"][64] / rate["fastertransformer"][16]
 equal = rate["flash-llm"][16] / rate["fastertransformer"][16]
-print(f"headline {headline:.1f}x (cited 520 / 144 = {520 / 144:.1f}x), at equal batch {equal:.2f}x (cited 198 / 144 = {198 / 144:.2f}x)")
+print(
+    f"headline {headline:.1f}x (cited 520 / 144 = {520 / 144:.1f}x), at equal batch {equal:.2f}x (cited 198 / 144 = {198 / 144:.2f}x)"
+)
 assert headline > 2 * equal
 
 # %%
@@ -103,10 +112,24 @@ figure, axis = canvas()
 for kernel, count in (("fastertransformer", 2), ("fastertransformer", 4), ("flash-llm", 2)):
     swept = perfmodel.batch_sweep("opt-66b", kernel, count, batches)
     fitting = [f for f in swept if f.fits]
-    axis.plot([f.batch for f in fitting], [f.dollars_per_million_tokens(2.0) for f in fitting], marker="o", label=f"{kernel}, {count} GPUs")
-axis.set(xlabel="batch", ylabel="dollars", xscale="log", yscale="log", title="A million tokens of OPT-66B at 2 dollars per GPU-hour")
+    axis.plot(
+        [f.batch for f in fitting],
+        [f.dollars_per_million_tokens(2.0) for f in fitting],
+        marker="o",
+        label=f"{kernel}, {count} GPUs",
+    )
+axis.set(
+    xlabel="batch",
+    ylabel="dollars",
+    xscale="log",
+    yscale="log",
+    title="A million tokens of OPT-66B at 2 dollars per GPU-hour",
+)
 axis.legend()
-show(figure, "Dollars per million tokens against batch: all curves fall; dense on two GPUs ends at batch 16, Flash-LLM reaches 64.")
+show(
+    figure,
+    "Dollars per million tokens against batch: all curves fall; dense on two GPUs ends at batch 16, Flash-LLM reaches 64.",
+)
 
 # %% [markdown]
 # OPT-30B and OPT-175B: predictions only, and each answer says so.
@@ -114,7 +137,9 @@ show(figure, "Dollars per million tokens against batch: all curves fall; dense o
 # %%
 for name, count in (("opt-30b", 1), ("opt-175b", 8)):
     found = perfmodel.end_to_end(name, "flash-llm", count, 16)
-    print(f"{name} on {count}: {found.tokens_per_gpu_second:.0f} tokens per GPU-second, fits: {found.fits}. Note: {found.notes[-1]}")
+    print(
+        f"{name} on {count}: {found.tokens_per_gpu_second:.0f} tokens per GPU-second, fits: {found.fits}. Note: {found.notes[-1]}"
+    )
     assert found.notes
 
 # %% [markdown]
@@ -142,10 +167,15 @@ axis.axhline(1, color="black", linewidth=1)
 axis.set_xticks(places, [f"{t} tokens\n{g} GPU{'s' if g > 1 else ''}" for t, g in cases])
 axis.set(ylabel="time / unbalanced", title="Below 1 balance helps, above 1 it hurts")
 axis.legend()
-show(figure, "Relative time by tokens and GPUs: above 1 for 16 and 64 tokens on one GPU, far below 1 for many tokens on eight.")
+show(
+    figure,
+    "Relative time by tokens and GPUs: above 1 for 16 and 64 tokens on one GPU, far below 1 for many tokens on eight.",
+)
 assert all(rows[0].verdict == "hurts" for rows in table.values())
 assert all(rows[-1].verdict == "helps" for rows in table.values())
-print(f"activated experts at 16 tokens: {regimes.regime(16, 1, None).activated:.0f} unbalanced, {table['dense'][0].activated:.0f} balanced")
+print(
+    f"activated experts at 16 tokens: {regimes.regime(16, 1, None).activated:.0f} unbalanced, {table['dense'][0].activated:.0f} balanced"
+)
 
 # %% [markdown]
 # ## Exercises

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,7 @@ SMALL = 2**14
 
 PROVES_NOT = (
     "A green row does not prove: other shapes and values, other schedules of warps and blocks than the executed ones, "
-    "or anything about speed."
+    "freedom from races in global memory (shared memory is watched), or anything about speed."
 )
 WHERE = {
     "simulator": "Executed by the simulator; no GPU was involved.",
@@ -91,7 +92,7 @@ def judge_launch(
         done.metrics,
         tuple(failures),
         verdict.rows_exact,
-        verdict.notes,
+        verdict.notes + ((case.note,) if ":" in case.name else ()),
     )
 
 
@@ -125,6 +126,8 @@ def verify(
     """
     if not 0 <= sparsity <= 1:
         raise InputError(f"a sparsity lies between 0 and 1, not {sparsity}")
+    if not (math.isfinite(time_limit) and time_limit > 0):
+        raise InputError(f"a time limit is a number of seconds above 0, not {time_limit}")
     if device not in WHERE:
         raise InputError(f"unknown device {device!r}: use {' or '.join(WHERE)}")
     if device == "cuda":
@@ -226,12 +229,15 @@ def files(
 
     Raises InputError for a file that is truncated, a pickle, or no matrix, and for shapes that do not fit.
     """
+    if dtype not in ("f16", "bf16"):
+        raise InputError(f"unknown input format {dtype!r}: use 'f16' or 'bf16'")
     matrices = []
     for path, name in ((c, "C"), (a, "A"), (b, "B")):
         try:
             loaded = np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError, MemoryError) as error:
-            raise InputError(f"{name} from {os.fspath(path)} cannot be read: {error}") from None
+            reason = "it holds pickled objects, which are never loaded" if "pickle" in str(error) else str(error)
+            raise InputError(f"{name} from {os.fspath(path)} cannot be read: {reason}") from None
         if not isinstance(loaded, np.ndarray):
             raise InputError(f"{name} from {os.fspath(path)} is an archive: give a single .npy matrix")
         matrices.append(as_matrix(loaded, name, dtype if loaded.dtype == np.uint16 else None)[0])

@@ -157,7 +157,9 @@ def test_bad_input_is_one_line(arguments, words):
     assert told.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("wrong", ["f32[9", "f99[3]", "f32[3]=twos", "1e", "i8:900", "f32[99999999999]", "x.npy", "f16:13e8", "i8:2.5"])
+@pytest.mark.parametrize(
+    "wrong", ["f32[9", "f99[3]", "f32[3]=twos", "1e", "i8:900", "f32[99999999999]", "x.npy", "f16:13e8", "i8:2.5"]
+)
 def test_bad_arguments_are_one_line(clean, wrong):
     told = run(f"{clean}:reverse", "--grid", "1", "--block", "32", "--arg", wrong, "--arg", "3")
     assert told.exit_code == 2

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from loadsparse.cli.main import app
+from loadsparse.cli.main import app, main
 from loadsparse.gpu.verify.inputs import random_case
 from loadsparse.reference import spmm
 
@@ -153,6 +153,10 @@ def test_endless_kernel_is_stopped_by_its_budget(tmp_path: Path) -> None:
         (["nonsense"], "unknown kernel 'nonsense': known are"),
         (["lscd", "-i", "ones"], "unknown input 'ones'"),
         (["lscd", "--shape", "4,5"], "--shape 4,5"),
+        (["lscd", "--shape", "²,8,8"], "--shape ²,8,8"),
+        (["lscd", "--memory-limit", "inf"], "--memory-limit inf"),
+        (["lscd", "--time-limit", "nan"], "time limit"),
+        (["lscd", "--device", "tpu"], "unknown device 'tpu'"),
         (["lscd", "--shape", "4,0,5"], "at least 1"),
         (["lscd", "--shape", "100000000,8,100000000"], "elements"),
         (["lscd", "-i", "corner", "--arch", "sm_10"], "sm_10"),
@@ -166,6 +170,29 @@ def test_endless_kernel_is_stopped_by_its_budget(tmp_path: Path) -> None:
 )
 def test_bad_arguments_are_refused(arguments: list[str], message: str) -> None:
     refused(run(*arguments), message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "lscd", "--seed", "-1"], "--seed"),
+        (["verify", "lscd", "--sparsity", "x"], "--sparsity"),
+        (["verify", "lscd", "--no-such-option"], "--no-such-option"),
+        (["nonsense"], "No such command 'nonsense'"),
+        (["claims", "lscd"], "unexpected extra argument"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["loadsparse", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    printed = capsys.readouterr()
+    assert (stop.value.code, printed.out) == (2, "")
+    assert printed.err.startswith("loadsparse: ")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
 
 
 @pytest.fixture

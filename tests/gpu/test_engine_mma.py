@@ -141,3 +141,16 @@ def test_the_first_block_may_overflow():
         np.testing.assert_array_equal(
             multiply("f16", 16, "f32", "f32", arch, a, b, c), expected("f16", "f32", arch, a, b, c)
         )
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("low", [70, 73, 74, 75, 77, 79])
+def test_a_sum_cut_to_nothing_keeps_its_sign(arch, low):
+    """-2^-(low + 75): below 2^-149 the last block of the chain leaves -0, an exact zero sum +0."""
+    a, b = np.zeros((16, 16), np.uint16), np.zeros((16, 8), np.uint16)
+    last = 15  # a k of the last hardware block on both architectures
+    a[:, last], b[last, :] = 0x8000 | (127 - low) << 7, (127 - 75) << 7
+    c = np.zeros((16, 8), np.uint32)
+    got = multiply("bf16", 16, "f32", "f32", arch, a, b, c)
+    np.testing.assert_array_equal(got, expected("bf16", "f32", arch, a, b, c))
+    assert (got >> 31 == 1).all()

@@ -129,11 +129,13 @@ def test_a_lone_module_is_not_touched() -> None:
 
 
 def test_declarations_are_resolved_and_private_names_kept_apart() -> None:
-    first = HEAD + '.global .u32 table = 1;\n.extern .func g ();\n' + (
-        ".visible .entry k () { .reg .b32 %r<2>; ld.global.u32 %r1, [table]; call g, (); ret; }\n"
+    first = (
+        HEAD
+        + ".global .u32 table = 1;\n.extern .func g ();\n"
+        + (".visible .entry k () { .reg .b32 %r<2>; ld.global.u32 %r1, [table]; call g, (); ret; }\n")
     )
-    second = HEAD + ".global .u32 table = 2;\n" + function(
-        "g", body="{ .reg .b32 %r<2>; ld.global.u32 %r1, [table]; ret; }"
+    second = (
+        HEAD + ".global .u32 table = 2;\n" + function("g", body="{ .reg .b32 %r<2>; ld.global.u32 %r1, [table]; ret; }")
     )
     program = parse(merge([first, second]))
     assert set(program.kernels) == {"k", "g"}
@@ -153,7 +155,7 @@ def test_weak_definitions_yield_and_strong_ones_clash() -> None:
 
 
 def test_source_files_are_renumbered() -> None:
-    module = HEAD + ".visible .func {name} () {{ .loc 1 {line} 2\n ret; }}\n.file 1 \"{name}.py\"\n"
+    module = HEAD + '.visible .func {name} () {{ .loc 1 {line} 2\n ret; }}\n.file 1 "{name}.py"\n'
     program = parse(link([module.format(name="a", line=3), module.format(name="b", line=4)]))
     places = {name: kernel.instructions[0].location for name, kernel in program.kernels.items()}
     assert (places["a"].file, places["a"].line) == ("a.py", 3)
@@ -167,7 +169,9 @@ def test_the_device_library_parses_and_is_added_where_it_is_missing() -> None:
     assert {"malloc", "free", "k"} <= set(parse(link([caller])).kernels)
 
 
-INDIRECT = HEAD + """
+INDIRECT = (
+    HEAD
+    + """
 .global .u64 table[2] = {twice, thrice};
 .func (.param .b32 r) twice (.param .b32 x)
 { .reg .b32 %r<3>; ld.param.u32 %r1, [x]; add.u32 %r1, %r1, %r1; st.param.b32 [r], %r1; ret; }
@@ -194,6 +198,7 @@ INDIRECT = HEAD + """
     ret;
 }
 """
+)
 
 
 @pytest.mark.parametrize(("which", "expected"), [(0, 14), (1, 21)])
@@ -211,7 +216,9 @@ def test_an_indirect_call_of_another_shape_is_a_trap() -> None:
     assert [hazard.kind for hazard in report.hazards] == ["trap"]
 
 
-NESTED = HEAD + """
+NESTED = (
+    HEAD
+    + """
 .func (.param .b32 r) sign (.param .b32 x)
 { .reg .b32 %r<3>; .reg .pred %p<2>; ld.param.s32 %r1, [x]; setp.lt.s32 %p1, %r1, 0; @%p1 bra NEGATIVE;
   st.param.b32 [r], 1; ret;
@@ -236,6 +243,7 @@ NEGATIVE: st.param.b32 [r], -1; ret; }
     ret;
 }
 """
+)
 
 
 def test_called_bodies_in_place_compute_the_same() -> None:
@@ -252,7 +260,9 @@ def test_called_bodies_in_place_compute_the_same() -> None:
 
 
 def test_structures_stay_in_parameter_memory() -> None:
-    pair = HEAD + """
+    pair = (
+        HEAD
+        + """
     .func (.param .b32 r) second (.param .align 4 .b8 p[8])
     { .reg .b32 %r<2>; ld.param.b32 %r1, [p+4]; st.param.b32 [r], %r1; ret; }
     .visible .entry k (.param .u64 out)
@@ -261,6 +271,7 @@ def test_structures_stay_in_parameter_memory() -> None:
         call (b), second, (a); ld.param.b32 %r1, [b]; }
       st.global.u32 [%d1], %r1; ret; }
     """
+    )
     out = np.zeros(1, np.int32)
     assert simulator.load(link([pair]))["k"].launch(1, 1, out).ok
     assert out[0] == 6
@@ -453,6 +464,7 @@ def test_bad_launches_are_refused() -> None:
 
 
 # Scripts
+
 
 def script(tmp_path: Path, source: str, *options: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     path = tmp_path / "script.py"

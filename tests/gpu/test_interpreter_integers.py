@@ -1,7 +1,5 @@
 """Integer, bit and comparison opcodes against oracles in plain Python integers."""
 
-# ruff: noqa: E501  (tables of PTX text)
-
 import random
 
 import pytest

@@ -1,7 +1,5 @@
 """mma.sync, mma.sp, ldmatrix and wmma against an exact model in Python fractions and against dense index tables."""
 
-# ruff: noqa: E501  (tables of PTX text)
-
 import random
 from fractions import Fraction
 

@@ -21,7 +21,9 @@ def out(n=32):
 
 def lanes(body, register="%r9", block=32, **options):
     target = out(block)
-    report = run("mov.u32 %r1, %tid.x;\nmov.u32 %r2, %laneid;\n" + body + STORE.format(register), target, block=block, **options)
+    report = run(
+        "mov.u32 %r1, %tid.x;\nmov.u32 %r2, %laneid;\n" + body + STORE.format(register), target, block=block, **options
+    )
     assert report.ok, report
     return target.tolist()
 
@@ -31,10 +33,14 @@ def lanes(body, register="%r9", block=32, **options):
 def test_shfl(mode, amount, width):
     clamp = 0 if mode == "up" else 31
     c = (32 - width) << 8 | clamp
-    values = lanes(f"mul.lo.u32 %r3, %r1, 7;\nshfl.sync.{mode}.b32 %r8|%p1, %r3, {amount}, {c}, -1;\nselp.u32 %r4, 1000, 0, %p1;\nadd.u32 %r9, %r8, %r4;")
+    values = lanes(
+        f"mul.lo.u32 %r3, %r1, 7;\nshfl.sync.{mode}.b32 %r8|%p1, %r3, {amount}, {c}, -1;\nselp.u32 %r4, 1000, 0, %p1;\nadd.u32 %r9, %r8, %r4;"
+    )
     for lane, value in enumerate(values):
         first = lane // width * width
-        source = {"up": lane - amount, "down": lane + amount, "bfly": lane ^ amount, "idx": first + amount % width}[mode]
+        source = {"up": lane - amount, "down": lane + amount, "bfly": lane ^ amount, "idx": first + amount % width}[
+            mode
+        ]
         if mode == "bfly":
             valid = source < first + width
         else:
@@ -50,7 +56,9 @@ def test_votes_and_matches():
     assert set(lanes("setp.lt.u32 %p1, %r1, 99;\nvote.sync.uni.pred %p2, %p1, -1;\nselp.u32 %r9, 1, 0, %p2;")) == {1}
     groups = lanes("and.b32 %r3, %r1, 3;\nmatch.any.sync.b32 %r9, %r3, -1;")
     assert groups == [0x11111111 << (lane & 3) for lane in range(32)]
-    assert set(lanes("mov.u64 %rd5, 4;\nmatch.all.sync.b64 %r8|%p1, %rd5, -1;\nselp.u32 %r9, %r8, 0, %p1;")) == {0xFFFFFFFF}
+    assert set(lanes("mov.u64 %rd5, 4;\nmatch.all.sync.b64 %r8|%p1, %rd5, -1;\nselp.u32 %r9, %r8, 0, %p1;")) == {
+        0xFFFFFFFF
+    }
     assert set(lanes("match.all.sync.b32 %r8|%p1, %r1, -1;\nselp.u32 %r9, 1, %r8, %p1;")) == {0}
 
 
@@ -61,7 +69,14 @@ def test_redux(operation, kind):
     signed = [n - (n >> 31 << 32) if kind == "s32" else n for n in numbers]
     expected = signed[0]
     for n in signed[1:]:
-        expected = {"add": expected + n, "min": min(expected, n), "max": max(expected, n), "and": expected & n, "or": expected | n, "xor": expected ^ n}[operation]
+        expected = {
+            "add": expected + n,
+            "min": min(expected, n),
+            "max": max(expected, n),
+            "and": expected & n,
+            "or": expected | n,
+            "xor": expected ^ n,
+        }[operation]
     name = kind if operation in ("add", "min", "max") else "b32"
     got = lanes(f"mad.lo.u32 %r3, %r1, 2654435761, 12345;\nredux.sync.{operation}.{name} %r9, %r3, -1;")
     assert set(got) == {expected & 0xFFFFFFFF}
@@ -85,8 +100,15 @@ def test_elect_activemask_and_lane_masks():
 def test_block_reductions_at_a_barrier():
     body = "setp.lt.u32 %p1, %r1, 10;\nbar.red.popc.u32 %r9, 0, %p1;"
     assert set(lanes(body, block=96)) == {10}
-    assert set(lanes("setp.lt.u32 %p1, %r1, 10;\nbar.red.or.pred %p2, 0, %p1;\nselp.u32 %r9, 1, 0, %p2;", block=64)) == {1}
-    assert set(lanes("setp.lt.u32 %p1, %r1, 10;\nbarrier.cta.red.and.aligned.pred %p2, 0, !%p1;\nselp.u32 %r9, 1, 0, %p2;", block=64)) == {0}
+    assert set(
+        lanes("setp.lt.u32 %p1, %r1, 10;\nbar.red.or.pred %p2, 0, %p1;\nselp.u32 %r9, 1, 0, %p2;", block=64)
+    ) == {1}
+    assert set(
+        lanes(
+            "setp.lt.u32 %p1, %r1, 10;\nbarrier.cta.red.and.aligned.pred %p2, 0, !%p1;\nselp.u32 %r9, 1, 0, %p2;",
+            block=64,
+        )
+    ) == {0}
 
 
 def test_nested_divergence_and_loops():
@@ -256,7 +278,10 @@ def test_packed_and_double_atomics():
 
 
 @pytest.mark.parametrize("space", ["global", "shared", "local", "generic"])
-@pytest.mark.parametrize(("vector", "kind"), [("", "u8"), ("", "s8"), ("", "s16"), ("", "f64"), (".v2", "u16"), (".v4", "u8"), (".v4", "f32"), (".v2", "u64")])
+@pytest.mark.parametrize(
+    ("vector", "kind"),
+    [("", "u8"), ("", "s8"), ("", "s16"), ("", "f64"), (".v2", "u16"), (".v4", "u8"), (".v4", "f32"), (".v2", "u64")],
+)
 def test_loads_and_stores_of_every_width(space, vector, kind):
     count = int(vector[2:] or 1)
     size = int(kind[1:]) // 8
@@ -315,7 +340,11 @@ def test_cp_async_lands_at_the_wait_or_at_once():
 
 def test_the_observer_sees_every_warp_instruction():
     events = []
-    report = run("mov.u32 %r1, %tid.x;\nadd.u32 %r2, %r1, 5;\nsetp.lt.u32 %p1, %r1, 4;\n@%p1 bra end;\nmov.u32 %r2, 0;\nend:", block=32, observer=events.append)
+    report = run(
+        "mov.u32 %r1, %tid.x;\nadd.u32 %r2, %r1, 5;\nsetp.lt.u32 %p1, %r1, 4;\n@%p1 bra end;\nmov.u32 %r2, 0;\nend:",
+        block=32,
+        observer=events.append,
+    )
     assert len(events) == report.instructions
     assert [e.instruction.name for e in events] == ["mov", "add", "setp", "bra", "mov", "ret"]
     add = events[1]
@@ -349,9 +378,13 @@ MBARRIER = (
 @pytest.mark.parametrize("schedule", ["default", "adversarial"])
 def test_mbarrier_orders_and_waits(monkeypatch, wait, schedule):
     monkeypatch.setattr(machine, "QUANTUM", 30)
-    body = MBARRIER.format(arrive="mbarrier.arrive.shared.b64 %rd5, [bar];", wait=f"mbarrier.{wait}.shared.b64 %p2, [bar], %rd5;")
+    body = MBARRIER.format(
+        arrive="mbarrier.arrive.shared.b64 %rd5, [bar];", wait=f"mbarrier.{wait}.shared.b64 %p2, [bar], %rd5;"
+    )
     assert lanes(body, block=64, schedule=schedule, seed=3) == [t ^ 32 for t in range(64)]
-    parity = MBARRIER.format(arrive="mbarrier.arrive.shared.b64 _, [bar];", wait=f"mbarrier.{wait}.parity.shared.b64 %p2, [bar], 0;")
+    parity = MBARRIER.format(
+        arrive="mbarrier.arrive.shared.b64 _, [bar];", wait=f"mbarrier.{wait}.parity.shared.b64 %p2, [bar], 0;"
+    )
     assert lanes(parity, block=64, schedule=schedule, seed=3) == [t ^ 32 for t in range(64)]
 
 
@@ -374,4 +407,7 @@ def test_cooperative_groups_grid_barrier(monkeypatch):
     target = np.zeros(96, np.int32)
     report = simulator.load(text)["g"].launch(3, 32, target, engine="interpreter")
     assert report.ok, report
-    assert set(target.tolist()) <= {2, 3}  # every thread saw a[0] after the barrier: 1 at first, 2 once its thread went on
+    assert set(target.tolist()) <= {
+        2,
+        3,
+    }  # every thread saw a[0] after the barrier: 1 at first, 2 once its thread went on

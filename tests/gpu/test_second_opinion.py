@@ -78,7 +78,9 @@ def values(draw: random.Random, dtype: type[np.generic], count: int) -> np.ndarr
     return (source.normal(size=count) * 2.0**exponents).astype(dtype)
 
 
-def both(source: str, dtype: type[np.generic], draw: random.Random, folder: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+def both(
+    source: str, dtype: type[np.generic], draw: random.Random, folder: Path
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """What the program computes for 32 random inputs: on the CPU, and on the simulator's two engines."""
     cpu = njit(error_model="numpy")(compiled(source, folder / "cpu.py"))
     inputs = [values(draw, dtype, 32) for _ in range(3)]

@@ -366,7 +366,7 @@ class _Emitter:
         return result
 
     def truncate_subnormal(self, value: str) -> str:
-        """Below 2^-126 an f32 has steps of 2^-149."""
+        """Below 2^-126 an f32 has steps of 2^-149.  What is cut to nothing keeps its sign; an exact zero sum is +0 already."""
         code = self.code
         up, down = (f"splat (double 0x{(1023 + p) << 52:016X})" for p in (149, -149))
         steps = code.op("fmul", "<16 x double>", value, up)
@@ -375,8 +375,6 @@ class _Emitter:
         size = code.intrinsic("llvm.fabs.v16f64", "<16 x double>", ("<16 x double>", value))
         least = f"splat (double 0x{(1023 - 126) << 52:016X})"
         flag = code.v(f"fcmp olt <16 x double> {size}, {least}")
-        # an exact zero is +0
-        small = code.op("fadd", "<16 x double>", small, "zeroinitializer")
         return code.v(f"select <16 x i1> {flag}, <16 x double> {small}, <16 x double> {value}")
 
     def round_half(self, value: str) -> str:

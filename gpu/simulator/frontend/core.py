@@ -130,8 +130,10 @@ def layout(shape: tuple[int, ...], itemsize: int, strides: tuple[int, ...] | Non
     backward = _strides(shape[::-1], itemsize)[::-1]
 
     def matches(wanted: tuple[int, ...]) -> bool:
-        return strides is None or 0 in shape or all(
-            s == w for s, w, n in zip(strides, wanted, shape, strict=True) if n > 1
+        return (
+            strides is None
+            or 0 in shape
+            or all(s == w for s, w, n in zip(strides, wanted, shape, strict=True) if n > 1)
         )
 
     c, f = matches(forward), (matches(backward) if strides is not None else forward == backward)
@@ -175,4 +177,3 @@ def managed_class(base: type) -> type:
             self._bufptr_ = session().driver.memory.read(int(pointer), size).ctypes.data
 
     return ManagedMemory
-

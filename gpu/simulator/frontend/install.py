@@ -33,9 +33,7 @@ SEAM = {
 """The names that are bound anew, by module."""
 
 
-def install(
-    arch: str = "sm_80", launched: Any = None, lines: bool = False, **options: Any
-) -> None:
+def install(arch: str = "sm_80", launched: Any = None, lines: bool = False, **options: Any) -> None:
     """From now on `numba.cuda` in this process runs on a simulated GPU; a second call changes the settings.
 
     launched(name, report) is called after every launch; `lines` compiles kernels with source lines, so that hazards

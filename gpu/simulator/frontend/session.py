@@ -10,6 +10,7 @@ from loadsparse.gpu.simulator.frontend.driver import Driver
 Launched = Callable[[str, Any], None]
 """Called after every launch with the kernel's name and its Report."""
 
+
 class Session:
     """What one process simulates: one GPU, its driver, and who wants to hear of launches."""
 
