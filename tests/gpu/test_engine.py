@@ -118,6 +118,20 @@ BODIES = {
         "and.b32 %r6, %r2, 12; cvt.u64.u32 %rd5, %r6; add.u64 %rd5, %rd1, %rd5; red.global.max.u32 [%rd5], %r2;"
         "atom.global.cas.b32 %r7, [%rd5], %r2, %r5; atom.global.add.f32 %f1, [%rd5+16], 0f3F800000; bar.sync 0;"
     ),
+    "compare and swap from a volatile load": (
+        SHARED
+        + "and.b32 %r4, %r3, 12; atom.shared.exch.b32 %r5, [%r4], 0; bar.sync 0;"
+        "ld.volatile.shared.u32 %r5, [%r4]; A: mov.u32 %r6, %r5; add.u32 %r7, %r6, %r2;"
+        "atom.shared.cas.b32 %r5, [%r4], %r6, %r7; setp.ne.u32 %p1, %r5, %r6; @%p1 bra A; bar.sync 0; ld.shared.u32 %r5, [%r4]; st.global.u32 [%rd4], %r5;"
+    ),
+    "volatile, relaxed and weak": (
+        SHARED + ".local .align 4 .b8 l[4]; st.volatile.local.u32 [l], %r2; ld.volatile.local.u32 %r8, [l];"
+        "and.b32 %r4, %r3, 28; st.volatile.shared.u32 [%r4], %r2; ld.relaxed.cta.shared.u32 %r5, [%r4+4];"
+        "and.b32 %r6, %r4, 16; ld.volatile.shared.v4.u32 {%r10, %r11, %r12, %r13}, [%r6]; ld.shared.u16 %h1, [%r6+20];"
+        "st.relaxed.gpu.shared.v2.u32 [%r6+32], {%r10, %r8}; ld.shared.u32 %r7, [%r6+32]; st.shared.u32 [%r6], %r7;"
+        "cvt.u64.u32 %rd5, %r4; cvta.shared.u64 %rd6, %rd5; ld.volatile.u32 %r7, [%rd6];"
+        "st.volatile.u32 [%rd6+64], %r7; st.u32 [%rd6+64], %r2; ld.volatile.shared.u32 %r7, [%r4+64]; st.global.u32 [%rd4], %r7;"
+    ),
     "barrier reductions": (
         "and.b32 %r4, %r2, 1; setp.eq.u32 %p1, %r4, 1; bar.red.popc.u32 %r5, 0, %p1; bar.red.and.pred %p2, 1, %p1;"
         "bar.red.or.pred %p3, 0, %p1; selp.u32 %r6, 64, 0, %p2; selp.u32 %r7, 128, 0, %p3; add.u32 %r5, %r5, %r6;"
@@ -231,6 +245,15 @@ def test_spinning_blocks_make_progress():
     )
     outcome = agree(request(entry(HEAD + body, WORDS), (2, 1, 1), (32, 1, 1), [np.zeros(64, np.uint32)] * 2))
     assert outcome.stopped is None
+
+
+def test_volatile_shared_memory_beside_fences_is_left_to_the_interpreter():
+    words = np.arange(64, dtype=np.uint32)
+    body = SHARED + "st.volatile.shared.u32 [%r3], %r2; membar.cta; ld.volatile.shared.u32 %r4, [%r3];"
+    original = request(entry(HEAD + body, WORDS), (1, 1, 1), (64, 1, 1), [words, words])
+    with pytest.raises(engine.Unsupported, match="fences"):
+        engine.run(copied(original))
+    agree(replace(original, checks=replace(Checks(), races=False)))
 
 
 def test_unsupported_kernels_are_refused_before_they_run():

@@ -132,6 +132,18 @@ BUGS = {
         "bra.uni done;\nreader:\natom.shared.or.b32 %r3, [0], 0;\nld.shared.u32 %r4, [64]; // BUG\ndone:",
         {},
     ),
+    "volatile read of a weak store": (
+        "race", "mov.u32 %r3, 0;\nst.shared.u32 [%r2], 5; // OTHER\nld.volatile.shared.u32 %r4, [%r3]; // BUG", {},
+    ),
+    "weak read of a volatile store": (
+        "race", "mov.u32 %r3, 0;\nst.volatile.shared.u32 [%r2], 5; // OTHER\nld.shared.u32 %r4, [%r3]; // BUG", {},
+    ),
+    "volatile flags do not publish": (
+        "race",
+        "setp.ne.u32 %p1, %r1, 0;\n@%p1 bra reader;\nst.shared.u32 [64], 5; // OTHER\nst.volatile.shared.u32 [0], 1;\n"
+        "bra.uni done;\nreader:\nld.volatile.shared.u32 %r3, [0];\nld.shared.u32 %r4, [64]; // BUG\ndone:",
+        {},
+    ),
     "bar.arrive does not acquire": (
         "race",
         "setp.lt.u32 %p1, %r1, 32;\n@%p1 bra producer;\nst.shared.u32 [%r2], %r1; // OTHER\nbar.sync 1, 64;\n"
@@ -246,6 +258,16 @@ CLEAN = {
     "named barrier, producer and consumer": "setp.lt.u32 %p1, %r1, 32;\n@!%p1 bra consumer;\nst.shared.u32 [%r2], %r1;\n"
     "bar.arrive 1, 64;\nbra.uni done;\nconsumer:\nbar.sync 1, 64;\nld.shared.u32 %r4, [%r2+-128];\ndone:",
     "atomics do not race": "atom.shared.exch.b32 %r3, [0], 1;\nred.shared.add.u32 [0], 2;",
+    "volatile accesses do not race": "st.volatile.shared.u32 [0], %r1;\nld.volatile.shared.u32 %r3, [0];",
+    "relaxed accesses do not race with volatile ones": "st.relaxed.cta.shared.u32 [0], %r1;\n"
+    "ld.volatile.shared.u32 %r3, [0];\nld.relaxed.cta.shared.u32 %r4, [0];\nst.volatile.shared.u32 [0], %r4;",
+    "compare and swap from a volatile load": "atom.shared.exch.b32 %r3, [0], 0;\nbar.sync 0;\n"
+    "ld.volatile.shared.u32 %r4, [0];\nagain:\nmov.u32 %r5, %r4;\nadd.u32 %r6, %r5, 3;\n"
+    "atom.shared.cas.b32 %r4, [0], %r5, %r6;\nsetp.ne.u32 %p1, %r4, %r5;\n@%p1 bra again;",
+    "fences around a volatile flag": "st.volatile.shared.u32 [0], 0;\nbar.sync 0;\nsetp.ne.u32 %p1, %r1, 0;\n"
+    "@%p1 bra reader;\nst.shared.u32 [64], 5;\nmembar.cta;\nst.volatile.shared.u32 [0], 1;\nbra.uni done;\nreader:\n"
+    "ld.volatile.shared.u32 %r3, [0];\nmembar.cta;\nsetp.eq.u32 %p2, %r3, 0;\n@%p2 bra reader;\n"
+    "ld.shared.u32 %r4, [64];\ndone:",
     "same value by the lanes of one store": "setp.gt.u32 %p1, %r1, 31;\n@%p1 ret;\nst.shared.u32 [0], 7;",
     "release and acquire": "setp.ne.u32 %p1, %r1, 0;\n@%p1 bra reader;\nst.shared.u32 [64], 5;\nst.shared.u32 [0], 0;\n"
     "atom.release.cta.shared.exch.b32 %r3, [4], 1;\nreader:\nbar.sync 0;\natom.acquire.cta.shared.or.b32 %r3, [4], 0;\n"

@@ -22,7 +22,7 @@ SPACES = {
     "shared": layout.SHARED, "shared::cta": layout.SHARED, "global": layout.GLOBAL, "local": layout.LOCAL,
     "const": layout.GLOBAL, "param": layout.PARAM, "param::entry": layout.PARAM, "param::func": layout.PARAM,
 }  # fmt: skip
-ATOMIC_ORDERS = frozenset({"relaxed", "acquire", "release", "acq_rel", "seq_cst"})
+ATOMIC_ORDERS = frozenset({"volatile", "relaxed", "acquire", "release", "acq_rel", "seq_cst"})
 
 
 def space_of(instruction: Instruction) -> int:
@@ -162,9 +162,7 @@ def load(x: Lowering, instruction: Instruction) -> None:
     if space == layout.PARAM and isinstance(source, Address) and isinstance(source.base, Variable):
         return _load_parameter(x, instruction, source.base, source.offset)
     width, count = access_bytes(instruction)
-    atomic = _atomic(instruction)
-    if atomic and space != layout.GLOBAL:
-        raise refuse(instruction, "ordered accesses to shared memory")
+    atomic = _atomic(x, instruction, space)
     if width * count > 16:
         raise refuse(instruction, "more than 16 bytes")
     constants = (space, width * count, width, x.frame.granule, atomic, check_bits(x.frame))
@@ -184,8 +182,13 @@ def load(x: Lowering, instruction: Instruction) -> None:
     return None
 
 
-def _atomic(instruction: Instruction) -> int:
-    return layout.ATOMIC_BIT if ATOMIC_ORDERS & set(instruction.modifiers) else 0
+def _atomic(x: Lowering, instruction: Instruction, space: int) -> int:
+    """The mark of accesses that do not race with each other; PTX treats volatile as relaxed with system scope."""
+    if not ATOMIC_ORDERS & set(instruction.modifiers):
+        return 0
+    if space in (layout.SHARED, layout.GENERIC) and x.frame.orders_by_atomics and x.frame.checks.races:
+        raise refuse(instruction, "to shared memory beside fences or with acquire and release")
+    return layout.ATOMIC_BIT
 
 
 def _put_loaded(x: Lowering, target: Operand, value: str, element: str, signed: bool, defined: str) -> None:
@@ -222,8 +225,8 @@ def _load_parameter(x: Lowering, instruction: Instruction, variable: Variable, o
 def store(x: Lowering, instruction: Instruction) -> None:
     space = space_of(instruction)
     width, count = access_bytes(instruction)
-    atomic = _atomic(instruction)
-    if (atomic and space != layout.GLOBAL) or space == layout.PARAM or width * count > 16:
+    atomic = _atomic(x, instruction, space)
+    if space == layout.PARAM or width * count > 16:
         raise refuse(instruction)
     code = x.code
     element = f"i{8 * width}"

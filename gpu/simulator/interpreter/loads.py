@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
 
 Execute = Callable[[Warp, Flags], None]
-STRONG = frozenset({"relaxed", "acquire", "release"})
+STRONG = frozenset({"volatile", "relaxed", "acquire", "release"})
+"""Accesses that count as atomic; PTX treats volatile as relaxed with system scope."""
 
 
 def elements(operand: Operand, count: int) -> tuple[Operand | None, ...]:
