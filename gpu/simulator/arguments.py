@@ -14,6 +14,8 @@ from loadsparse.gpu.simulator.limits import LaunchError
 from loadsparse.gpu.simulator.program import WIDTH, Kernel, Variable
 from loadsparse.gpu.simulator.request import ALLOCATION_BITS, FIRST_ARRAY, Allocation
 
+STRUCTURE_MEND = "pass bytes or one structured element (an array without dimensions, or array[0])"
+
 
 @dataclass(frozen=True, slots=True)
 class Empty:
@@ -82,8 +84,10 @@ def _put(bound: Bound, parameter: Variable, data: bytes) -> None:
 
 def _check_array(number: int, array: NDArray[Any], parameter: Variable) -> None:
     if parameter.size != 8 or parameter.type in ("f64",):
+        is_structure = parameter.size != WIDTH[parameter.type] // 8
+        mend = f" by value: {STRUCTURE_MEND}" if is_structure else ""
         raise LaunchError(
-            f"argument {number} is an array, but the parameter is .{parameter.type} of {parameter.size} bytes"
+            f"argument {number} is an array, but the parameter is .{parameter.type} of {parameter.size} bytes{mend}"
         )
     if array.dtype.hasobject:
         raise LaunchError(f"argument {number} is an array of Python objects; use a numeric dtype")
@@ -134,15 +138,20 @@ def _allocate(bound: Bound, arrays: list[tuple[int, NDArray[Any], bool]]) -> dic
 def scalar_bytes(number: int, value: Any, parameter: Variable) -> bytes:
     """A scalar as the bytes of a parameter: integers are range-checked, floats rounded to the parameter's width.
 
-    `.b32` and `.b64` parameters take either; None is the null pointer; `bytes` fill a structure parameter.
+    `.b32` and `.b64` parameters take either; None is the null pointer; `bytes` or a structured NumPy scalar of exactly
+    its size fill a structure parameter.
     """
     kind, width = parameter.type, WIDTH[parameter.type]
+    if isinstance(value, np.void):
+        if value.dtype.hasobject:
+            raise LaunchError(f"argument {number} is a structure of Python objects; use numeric fields")
+        value = value.tobytes()
     if isinstance(value, bytes | bytearray):
         if len(value) != parameter.size:
             raise LaunchError(f"argument {number} has {len(value)} bytes, the parameter {parameter.size}")
         return bytes(value)
     if parameter.size != width // 8:
-        raise LaunchError(f"argument {number} fills a structure of {parameter.size} bytes: pass bytes")
+        raise LaunchError(f"argument {number} fills a structure of {parameter.size} bytes: {STRUCTURE_MEND}")
     if value is None and width == 64:
         return bytes(8)
     if isinstance(value, np.float16) and width == 16:

@@ -103,7 +103,8 @@ class Entry:
     ) -> report.Report:
         """Executes the kernel and returns its report.
 
-        Arguments are NumPy arrays (C-contiguous; copied in, and written back), `empty(array)`, and scalars.  Engine
+        Arguments are NumPy arrays (C-contiguous; copied in, and written back), `empty(array)`, scalars, and for
+        structures by value bytes or one element of a structured dtype (`align=True` lays it out as C does).  Engine
         "auto" takes the LLVM engine where it can execute the kernel and the interpreter elsewhere; an `observer`
         (one call per warp instruction) needs the interpreter.  Raises `LaunchError` for an impossible launch.
         """

@@ -122,7 +122,8 @@ BODIES = {
         SHARED
         + "and.b32 %r4, %r3, 12; atom.shared.exch.b32 %r5, [%r4], 0; bar.sync 0;"
         "ld.volatile.shared.u32 %r5, [%r4]; A: mov.u32 %r6, %r5; add.u32 %r7, %r6, %r2;"
-        "atom.shared.cas.b32 %r5, [%r4], %r6, %r7; setp.ne.u32 %p1, %r5, %r6; @%p1 bra A; bar.sync 0; ld.shared.u32 %r5, [%r4]; st.global.u32 [%rd4], %r5;"
+        "atom.shared.cas.b32 %r5, [%r4], %r6, %r7; setp.ne.u32 %p1, %r5, %r6; @%p1 bra A; bar.sync 0;"
+        "ld.shared.u32 %r5, [%r4]; st.global.u32 [%rd4], %r5;"
     ),
     "volatile, relaxed and weak": (
         SHARED + ".local .align 4 .b8 l[4]; st.volatile.local.u32 [l], %r2; ld.volatile.local.u32 %r8, [l];"
@@ -130,7 +131,8 @@ BODIES = {
         "and.b32 %r6, %r4, 16; ld.volatile.shared.v4.u32 {%r10, %r11, %r12, %r13}, [%r6]; ld.shared.u16 %h1, [%r6+20];"
         "st.relaxed.gpu.shared.v2.u32 [%r6+32], {%r10, %r8}; ld.shared.u32 %r7, [%r6+32]; st.shared.u32 [%r6], %r7;"
         "cvt.u64.u32 %rd5, %r4; cvta.shared.u64 %rd6, %rd5; ld.volatile.u32 %r7, [%rd6];"
-        "st.volatile.u32 [%rd6+64], %r7; st.u32 [%rd6+64], %r2; ld.volatile.shared.u32 %r7, [%r4+64]; st.global.u32 [%rd4], %r7;"
+        "st.volatile.u32 [%rd6+64], %r7; st.u32 [%rd6+64], %r2; ld.volatile.shared.u32 %r7, [%r4+64];"
+        "st.global.u32 [%rd4], %r7;"
     ),
     "barrier reductions": (
         "and.b32 %r4, %r2, 1; setp.eq.u32 %p1, %r4, 1; bar.red.popc.u32 %r5, 0, %p1; bar.red.and.pred %p2, 1, %p1;"

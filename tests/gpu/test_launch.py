@@ -85,6 +85,42 @@ def test_structures_and_null_pointers():
         launch(1, 1, 5, None, target, engine="interpreter")
 
 
+STRUCTURE = np.dtype([("x", "<f4"), ("n", "<i8"), ("tail", "u1", (3,))], align=True)  # 24 bytes, holes included
+
+
+@pytest.mark.parametrize("form", ["bytes", "scalar", "array without dimensions", "plain void"])
+@pytest.mark.parametrize("engine", ["interpreter", "llvm"])
+def test_structures_by_value(form, engine):
+    value = np.zeros((), STRUCTURE)
+    value["x"], value["n"], value["tail"] = 1.5, -7, (1, 2, 250)
+    forms = {
+        "bytes": value.tobytes(), "scalar": value[()], "array without dimensions": value,
+        "plain void": np.void(value.tobytes()),
+    }  # fmt: skip
+    body = (
+        "ld.param.u64 %rd0, [p1]; ld.param.u32 %r1, [p0]; st.global.u32 [%rd0], %r1; ld.param.u64 %rd1, [p0+8];"
+        "st.global.u64 [%rd0+8], %rd1; ld.param.u8 %r2, [p0+18]; st.global.u32 [%rd0+4], %r2;"
+    )
+    launch = kernel(body, ".param .align 8 .b8 p0[24], .param .u64 p1").launch
+    out = np.zeros(4, np.uint32)
+    assert launch(1, 1, forms[form], out, engine=engine).ok
+    assert out[:1].view(np.float32)[0] == 1.5
+    assert out[1] == 250
+    assert out[2:].view(np.int64)[0] == -7
+
+
+def test_a_structure_of_another_size_or_with_objects_is_refused():
+    launch = kernel("", ".param .align 8 .b8 p0[24]").launch
+    for value, message in [
+        (np.zeros((), [("x", "<f4")]), "argument 0 has 4 bytes, the parameter 24"),
+        (np.zeros(1, STRUCTURE), r"argument 0 is an array, .* by value: pass bytes or one structured element"),
+        (np.zeros((), [("a", object), ("b", "V16")]), "argument 0 .* Python objects"),
+        (3, "argument 0 fills a structure of 24 bytes: pass bytes or one structured element"),
+    ]:
+        with pytest.raises(simulator.LaunchError, match=message):
+            launch(1, 1, value)
+
+
 def test_read_only_arrays_may_be_read():
     a = np.arange(4, dtype=np.int32)
     a.flags.writeable = False
