@@ -10,20 +10,14 @@ import ctypes
 import importlib
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from loadsparse.gpu.launch import Launch
+from loadsparse.gpu.launch import Launch, Step
+from loadsparse.gpu.simulator.parser import parse
 
-CTYPES = {
-    "i4": ctypes.c_int32,
-    "u4": ctypes.c_uint32,
-    "i8": ctypes.c_int64,
-    "u8": ctypes.c_uint64,
-    "f4": ctypes.c_float,
-    "f8": ctypes.c_double,
-    "i2": ctypes.c_int16,
-    "u2": ctypes.c_uint16,
-}
+FLOATS = {"f32": ctypes.c_float, "f64": ctypes.c_double}
+WORDS = {1: ctypes.c_uint8, 2: ctypes.c_uint16, 4: ctypes.c_uint32, 8: ctypes.c_uint64}  # by size in bytes
 MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 DEFAULT_SHARED = 48 * 1024  # bytes a kernel may have without asking
 
@@ -63,6 +57,20 @@ def architecture(bindings: Any) -> str:
     return f"sm_{major}{minor}"
 
 
+def packed(step: Step, pointers: dict[str, int]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """(values, C types) of a step's arguments, typed as its PTX declares the parameters."""
+    values: list[Any] = []
+    kinds: list[Any] = []
+    for arg, parameter in zip(step.args, parse(step.ptx).kernels[step.entry].parameters, strict=True):
+        if isinstance(arg, str):
+            values.append(pointers[arg])
+            kinds.append(ctypes.c_void_p)
+        else:
+            values.append(arg.item() if isinstance(arg, np.generic) else arg)
+            kinds.append(FLOATS.get(parameter.type) or WORDS[parameter.size])
+    return tuple(values), tuple(kinds)
+
+
 def execute(launch: Launch, memory: dict[str, NDArray[Any]], bindings: Any | None = None) -> None:
     """Run every step in order; each array of `memory` goes to the GPU, and what the GPU left there comes back into it.
 
@@ -84,9 +92,8 @@ def execute(launch: Launch, memory: dict[str, NDArray[Any]], bindings: Any | Non
                 _call(
                     cuda.cuFuncSetAttribute(function, cuda.CUfunction_attribute(MAX_DYNAMIC_SHARED), step.shared_bytes)
                 )
-            values = tuple(int(pointers[arg]) if isinstance(arg, str) else arg.item() for arg in step.args)
-            kinds = tuple(ctypes.c_void_p if isinstance(arg, str) else CTYPES[arg.dtype.str[1:]] for arg in step.args)
-            _call(cuda.cuLaunchKernel(function, *step.grid, *step.block, step.shared_bytes, 0, (values, kinds), 0))
+            arguments = packed(step, {name: int(pointer) for name, pointer in pointers.items()})
+            _call(cuda.cuLaunchKernel(function, *step.grid, *step.block, step.shared_bytes, 0, arguments, 0))
             _call(cuda.cuCtxSynchronize())
             _call(cuda.cuModuleUnload(module))
         for name, array in memory.items():
