@@ -119,8 +119,7 @@ BODIES = {
         "atom.global.cas.b32 %r7, [%rd5], %r2, %r5; atom.global.add.f32 %f1, [%rd5+16], 0f3F800000; bar.sync 0;"
     ),
     "compare and swap from a volatile load": (
-        SHARED
-        + "and.b32 %r4, %r3, 12; atom.shared.exch.b32 %r5, [%r4], 0; bar.sync 0;"
+        SHARED + "and.b32 %r4, %r3, 12; atom.shared.exch.b32 %r5, [%r4], 0; bar.sync 0;"
         "ld.volatile.shared.u32 %r5, [%r4]; A: mov.u32 %r6, %r5; add.u32 %r7, %r6, %r2;"
         "atom.shared.cas.b32 %r5, [%r4], %r6, %r7; setp.ne.u32 %p1, %r5, %r6; @%p1 bra A; bar.sync 0;"
         "ld.shared.u32 %r5, [%r4]; st.global.u32 [%rd4], %r5;"
