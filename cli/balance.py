@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from loadsparse.cli.console import Json, Plain, bad_input, console, progress
 
+if TYPE_CHECKING:
+    from loadsparse.theory.compare import Row
+
+
+def _draw(rows: list[Row], path: Path) -> None:
+    """MaxVio of every balancer after each step that was looked at."""
+    from loadsparse.gpu.perfmodel import plot
+    from loadsparse.gpu.perfmodel.gpu import PerfError
+    from loadsparse.gpu.verify.errors import InputError
+
+    names = [name for name in dict.fromkeys(row.balancer for row in rows) if name != "optimum"]
+    curves = {name: [row.max_violation for row in rows if row.balancer == name] for name in names}
+    steps = [row.step for row in rows if row.balancer == names[0]]
+    try:
+        plot.lines(path, steps, curves, "step", "MaxVio", "Load of the busiest expert over the mean, minus 1")
+    except PerfError as error:
+        raise InputError(str(error)) from None
+
 
 def command(
-    scores: Annotated[Path, typer.Argument(help="Score matrix [tokens, experts], a .npy file (never a pickle).")],
+    scores: Annotated[
+        str, typer.Argument(help="Scores of tokens x experts: a .npy or .npz file, or skewed:T,E to draw some.")
+    ],
     k: Annotated[int, typer.Option("--top-k", "-k", help="Experts per token.", min=1)] = 2,
     balancers: Annotated[
         list[str] | None, typer.Option("--balancer", "-b", help="May be repeated; default: all.")
@@ -21,22 +41,20 @@ def command(
     batch: Annotated[int | None, typer.Option(help="Tokens per step; default: all of them.", min=1)] = None,
     exact: Annotated[bool, typer.Option(help="Solve the exact assignment and show the gap to it.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of the batches.", min=0)] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Write MaxVio against steps as .png, .svg or .pdf.")] = None,
     as_json: Json = False,
     plain: Plain = False,
 ) -> None:
     """Compare balancers with the exact optimum: MaxVio, idle experts, dual gap, score kept."""
     with bad_input():
-        import numpy as np
-
         from loadsparse.gpu.verify.errors import InputError
+        from loadsparse.theory import score_laws
         from loadsparse.theory.compare import compare
 
         try:
-            matrix = np.load(scores, mmap_mode="r", allow_pickle=False)
-            if not isinstance(matrix, np.ndarray):
-                raise ValueError("an archive: give a single .npy matrix")
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{scores} cannot be read: {error}") from None
+            matrix = score_laws.named(scores, seed)
+        except ValueError as error:
+            raise InputError(str(error)) from None
         with progress("balance", quiet=as_json or plain) as update:
             try:
                 rows = compare(
@@ -51,6 +69,8 @@ def command(
                 )
             except ValueError as error:
                 raise InputError(f"{scores}: {error}") from None
+        if plot is not None:
+            _draw(rows, plot)
     if as_json:
         typer.echo(json.dumps({"rows": [row.to_dict() for row in rows]}))
         return

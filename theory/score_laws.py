@@ -119,6 +119,26 @@ def load(path: str | Path, name: str | None = None) -> Array:
     return matrix
 
 
+def named(text: str, seed: int = 0) -> Array:
+    """Scores by name: a .npy or .npz file, or ``skewed:T,E`` or ``skewed:T,E,SKEW`` drawn from `skewed` with the seed.
+
+    Raises ValueError that says what is wrong.
+
+    >>> named("skewed:5,4").shape
+    (5, 4)
+    """
+    if not text.startswith("skewed:"):
+        return load(text)
+    try:
+        tokens, experts, *more = text.removeprefix("skewed:").split(",")
+        law = skewed(int(experts), *(float(skew) for skew in more))
+        if len(more) > 1 or not 1 <= int(tokens) <= 2**26 or not 2 <= int(experts) <= 2**12:
+            raise ValueError
+        return law.sample(np.random.default_rng(seed), int(tokens))
+    except ValueError:
+        raise ValueError(f"{text}: give skewed:TOKENS,EXPERTS or skewed:TOKENS,EXPERTS,SKEW") from None
+
+
 def check(scores: Array, k: int, block: int = 65536) -> None:
     """ValueError that names what is wrong: not a matrix, K outside 1..E-1, or the first NaN or infinity, block by
     block."""

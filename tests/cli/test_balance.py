@@ -34,6 +34,15 @@ def test_balancers_are_compared_with_the_optimum(scores: Path) -> None:
     assert "MaxVio" in table.stdout
 
 
+def test_drawn_scores_and_a_plot(tmp_path: Path) -> None:
+    picture = tmp_path / "maxvio.svg"
+    arguments = ["balance", "skewed:40,6,0.7", "-b", "sign", "-b", "quantile", "--steps", "5", "--plot", str(picture)]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    assert {row["balancer"] for row in json.loads(result.stdout)["rows"]} == {"sign", "quantile", "optimum"}
+    assert "<svg" in picture.read_text()
+
+
 def test_bad_scores_are_refused(scores: Path, tmp_path: Path) -> None:
     runner = CliRunner()
     np.save(tmp_path / "nan.npy", np.full((4, 3), np.nan))
@@ -44,6 +53,10 @@ def test_bad_scores_are_refused(scores: Path, tmp_path: Path) -> None:
         [str(tmp_path / "nan.npy"), "-k", "1"],
         [str(tmp_path / "cut.npy")],
         [str(tmp_path / "none.npy")],
+        ["skewed:40"],
+        ["skewed:40,6,nan,1"],
+        ["skewed:0,6"],
+        [str(scores), "--steps", "2", "--plot", str(tmp_path / "picture.txt")],
     ):
         result = runner.invoke(app, ["balance", *arguments])
         assert result.exit_code == 2, result.output
