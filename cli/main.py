@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from loadsparse.cli import balance, claims, predict, profile, trace, verify, weights
+from loadsparse.cli import balance, claims, predict, profile, regret, trace, verify, weights
 from loadsparse.cli.console import fail
 
 UsageError = typer.BadParameter.__base__  # a wrong option, argument or command; typer gives it no name of its own
@@ -27,6 +27,7 @@ app.command("predict")(predict.command)
 app.command("profile")(profile.command)
 app.command("trace")(trace.command)
 app.command("balance")(balance.command)
+app.command("regret")(regret.command)
 app.command("claims")(claims.command)
 app.add_typer(weights.app, name="weights")
 
