@@ -178,7 +178,7 @@ assert out[0] == numbers.sum()
 # %%
 LOCK_STEP = r"""
 extern "C" __global__ void neighbours(const int *x, int *out) {
-    __shared__ volatile int s[32];
+    __shared__ int s[32];
     int t = threadIdx.x, v = x[t];
     if (t % 2)                                                  // odd lanes take a side road
         s[t] = v * 3;
