@@ -39,13 +39,13 @@ from loadsparse.reference.formats.lane_bitmap import LaneBitmap
 TILE_M, TILE_K = 256, 64  # of a block: four format tiles
 
 
-@cache
-def compiled(
-    dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str, *, bits: int, stages: int, copies: int
-) -> str:
-    """PTX for 8*panels columns per block; see lscd.compiled.  The last parameter of the kernel is the bytes of a tile slot.
+def product(
+    dtype: str, panels: int, n_width: int, direct: bool, paired: bool, *, bits: int, stages: int, copies: int
+) -> Any:
+    """Device function that multiplies 256 rows by 8*panels columns, over this block's part of K; see lscd.product.
 
-    bits: of the format; stages: shared-memory stages; copies: 16-byte copies of A that a thread issues at once.
+    bits: of the format; stages: shared-memory stages; copies: 16-byte copies of A that a thread issues at once.  The last
+    parameter of the function is the bytes of a tile slot.
     """
     step_by, store = decode_and_multiply[dtype], store_rounded[dtype]
     strips, threads = strips_per_warp(panels), threads_per_block(panels)
@@ -56,26 +56,26 @@ def compiled(
     acc_count, even, b_bytes = strips * 4 * panels, int(paired), TILE_K * panels * 16
     lane_shift, lane_bits, oldest = bits.bit_length() - 1, bits // 4, stages - 2
 
-    def bitmap(offsets, data, b, c, m, n, k, slot):
+    @cuda.jit(device=True, inline="always")
+    def strips_product(offsets, data, b, c, origin, top, b_column, column, end, m, k, ldb, ldc, slot):
         thread = uint32(cuda.threadIdx.x)
         lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
         mine, sub = uint32(warp // uint32(sharers)), uint32(uint32(warp % uint32(sharers)) * uint32(strips))
         loader = uint32(thread % uint32(loaders))
-        column = uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
         part, parts_ = uint32(cuda.blockIdx.z), uint32(cuda.gridDim.z)
         tiles = uint32(uint32(k + uint32(63)) >> uint32(6))
         first = uint32(uint32(part * tiles) // parts_)
         last = uint32(uint32(uint32(part + uint32(1)) * tiles) // parts_)
-        row = uint32(uint32(uint32(cuda.blockIdx.x) * uint32(slots) + mine) * uint32(64))
+        row = uint32(top + uint32(mine << uint32(6)))
         # a warp beyond the last row repeats the last tile and stores nothing: control flow stays uniform
-        tile_row = min(uint32(row >> uint32(6)), uint32(uint32(m - uint32(1)) >> uint32(6)))
+        tile_row = uint32(origin + min(uint32(row >> uint32(6)), uint32(uint32(m - uint32(1)) >> uint32(6))))
         shift = keep(uint32(uint32(lane >> uint32(lane_shift)) * uint32(lane_bits)))
         before = keep(uint32(uint32(uint32(uint32(1) << shift) - uint32(1)) * uint32(0x01010101)))
         b_place = place_b(thread)
 
         stage_bytes = keep(uint32(slot * uint32(slots) + uint32(b_bytes)))
         base = keep(shared_base())
-        end = keep(uint32(base + stage_bytes * uint32(stages)))
+        limit = keep(uint32(base + stage_bytes * uint32(stages)))
         write, read = base, base
         a_at = keep(uint32(mine * slot))
         load_at = keep(uint32(a_at + uint32(loader << uint32(4))))
@@ -109,13 +109,13 @@ def compiled(
                         uint32(to + uint32(done << uint32(4))), source + uint64(done) * uint64(16), 1, stride, remaining
                     )
                     done = uint32(done + uint32(loaders))
-                copy_b(b_place, uint32(write + b_at), b, uint32(step * uint32(64)), column, n, k)
+                copy_b(b_place, uint32(write + b_at), b, uint32(step * uint32(64)), b_column, ldb, k)
                 start = stop
                 if uint32(step + uint32(1)) < last:
                     at += uint64(4)
                     stop = load_global(at, 4)
                 write = uint32(write + stage_bytes)
-                if write == end:
+                if write == limit:
                     write = base
             cp_async_commit()
             if ready:
@@ -127,26 +127,58 @@ def compiled(
                 acc = step_by(acc, words, starts, 2, bits, before, shift, load_panels(b_tile, 512, panels, 1024))
                 acc = step_by(acc, words, starts, 3, bits, before, shift, load_panels(b_tile, 768, panels, 1024))
                 read = uint32(read + stage_bytes)
-                if read == end:
+                if read == limit:
                     read = base
             step = uint32(step + uint32(1))
 
         if row < m:
-            row = uint32(row + uint32(sub << uint32(4)) + uint32(lane >> uint32(2)))
+            within = uint32(uint32(sub << uint32(4)) + uint32(lane >> uint32(2)))
             col = uint32(uint32(lane & uint32(3)) * uint32(2))
             if direct:
-                across = uint32(column + col)
-                to = c + (uint64(row) * uint64(n) + uint64(across)) * uint64(2)
-                rows_left = uint32(m - row) if row < m else uint32(0)
-                columns_left = uint32(n - across) if across < n else uint32(0)
-                store(to, acc, panels, even, rows_left, columns_left, uint32(n * uint32(2)))
+                down, across = uint32(row + within), uint32(column + col)
+                to = c + (uint64(down) * uint64(ldc) + uint64(across)) * uint64(2)
+                rows_left = uint32(m - down) if down < m else uint32(0)
+                columns_left = uint32(end - across) if across < end else uint32(0)
+                store(to, acc, panels, even, rows_left, columns_left, uint32(ldc * uint32(2)))
             else:
-                block = uint64(part * uint32(cuda.gridDim.y) + uint32(cuda.blockIdx.y))
-                down = block * uint64(uint32(cuda.gridDim.x) * uint32(64 * slots)) + uint64(row)
+                down = parts.partial_block() * uint64(TILE_M) + uint64(uint32(mine << uint32(6)) + within)
                 store_partials(c + (down * uint64(8 * panels) + uint64(col)) * uint64(4), acc, panels)
 
+    return strips_product
+
+
+@cache
+def compiled(
+    dtype: str,
+    panels: int,
+    n_width: int,
+    direct: bool,
+    paired: bool,
+    arch: str,
+    *,
+    grouped: bool = False,
+    bits: int,
+    stages: int,
+    copies: int,
+) -> str:
+    """PTX of the kernel for a grid of (256 rows, 8*panels columns, splits of K), or for one of work items; see `product`."""
+    multiply = product(dtype, panels, n_width, direct, paired, bits=bits, stages=stages, copies=copies)
+
+    def bitmap(offsets, data, b, c, m, n, k, slot):
+        top = uint32(uint32(cuda.blockIdx.x) * uint32(TILE_M))
+        column = uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
+        multiply(offsets, data, b, c, uint32(0), top, column, column, n, m, k, n, n, slot)
+
+    def grouped_bitmap(offsets, data, b, c, work, m, k, ldb, ldc, slot):
+        origin, top, b_column, column, end = parts.work_item(work)
+        multiply(offsets, data, b, c, origin, top, b_column, column, end, m, k, ldb, ldc, slot)
+
+    threads, most = threads_per_block(panels), registers(panels)
+    if grouped:
+        signature = "void(uint64, uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32, uint32)"
+        return compiler.numba(grouped_bitmap, signature, arch, launch_bounds=threads, registers=most)
     signature = "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32)"
-    return compiler.numba(bitmap, signature, arch, launch_bounds=threads, registers=registers(panels))
+    return compiler.numba(bitmap, signature, arch, launch_bounds=threads, registers=most)
 
 
 def threads_per_block(panels: int) -> int:
@@ -179,35 +211,34 @@ class BitmapKernel:
 
         `split_k` divides K over that many blocks (None: chosen from the multiprocessors of `arch`).  Raises ValueError.
         """
-        slot = 16 * int(np.diff(encoded.offsets).max())
-        bits = int(encoded.bits[0])
+        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded))
 
-        def stage_bytes(panels: int) -> int:
-            return 4 * slot + TILE_K * panels * 16
 
-        def stages(panels: int) -> int:
-            return next((s for s in (4, 3) if s * stage_bytes(panels) <= 48 * 1024), 2)
+def tiling(encoded: LaneBitmap) -> parts.Tiling:
+    """How the kernel cuts these weights: its stages and copies depend on the largest tile."""
+    slot = 16 * int(np.diff(encoded.offsets).max())
+    bits = int(encoded.bits[0])
 
-        def copies(panels: int) -> int:
-            return min(-(-slot * strips_per_warp(panels) // (4 * 32 * 16)), 10)
+    def stage_bytes(panels: int) -> int:
+        return 4 * slot + TILE_K * panels * 16
 
-        def build(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str) -> str:
-            return compiled(
-                dtype, panels, n_width, direct, paired, arch, bits=bits, stages=stages(panels), copies=copies(panels)
-            )
+    def stages(panels: int) -> int:
+        return next((s for s in (4, 3) if s * stage_bytes(panels) <= 48 * 1024), 2)
 
-        return parts.plan_tiles(
-            self.name,
-            encoded,
-            b,
-            arch,
-            split_k,
-            compiled=build,
-            weights=("offsets", "data"),
-            tile_m=lambda panels: TILE_M,
-            tile_k=TILE_K,
-            threads=threads_per_block,
-            resident=3,
-            shared_bytes=lambda panels: stages(panels) * stage_bytes(panels),
-            extra=(np.uint32(slot),),
-        )
+    def copies(panels: int) -> int:
+        return min(-(-slot * strips_per_warp(panels) // (4 * 32 * 16)), 10)
+
+    def build(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str, **how: Any) -> str:
+        variant = {"bits": bits, "stages": stages(panels), "copies": copies(panels)}
+        return compiled(dtype, panels, n_width, direct, paired, arch, **variant, **how)
+
+    return parts.Tiling(
+        compiled=build,
+        weights=("offsets", "data"),
+        tile_m=lambda panels: TILE_M,
+        tile_k=TILE_K,
+        threads=threads_per_block,
+        resident=3,
+        shared_bytes=lambda panels: stages(panels) * stage_bytes(panels),
+        extra=(np.uint32(slot),),
+    )

@@ -129,9 +129,13 @@ class DenseKernel:
 
     def plan(self, encoded: DenseMatrix, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B; see lscd.Lscd.plan."""
-        return parts.plan_tiles(
-            self.name, encoded, b, arch, split_k,
-            compiled=partial(compiled, k_width=parts.copy_width(encoded.shape[1])), weights=("values",),
-            tile_m=lambda panels: TILE_M, tile_k=TILE_K, threads=lambda panels: THREADS, resident=2,
-            shared_bytes=lambda panels: STAGES * (A_BYTES + TILE_K * panels * 16), algorithm="dense",
-        )  # fmt: skip
+        tiling = parts.Tiling(
+            compiled=partial(compiled, k_width=parts.copy_width(encoded.shape[1])),
+            weights=("values",),
+            tile_m=lambda panels: TILE_M,
+            tile_k=TILE_K,
+            threads=lambda panels: THREADS,
+            resident=2,
+            shared_bytes=lambda panels: STAGES * (A_BYTES + TILE_K * panels * 16),
+        )
+        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling, "dense")

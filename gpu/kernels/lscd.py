@@ -52,11 +52,12 @@ A_BYTES = TILE_M * TILE_K * 2
 STAGED = 4  # vectors of 4 items that a thread keeps in registers: 2048 items of a tile
 
 
-@cache
-def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str) -> str:
-    """PTX for 8*panels columns per block.
+def product(dtype: str, panels: int, n_width: int, direct: bool, paired: bool) -> Any:
+    """Device function that multiplies one strip of 128 rows by 8*panels columns, over this block's part of K (blockIdx.z).
 
-    direct: round and store C; otherwise store float32 partials.  n_width: see parts.copy_width.  paired: N is even.
+    origin: tile row where the matrix begins; top: first row in C; b_column, column: first in B and in C; end: of the
+    columns in C; ldb, ldc: row lengths of B and of C.  direct: round and store C; otherwise store float32 partials.
+    n_width: see parts.copy_width.  paired: rows of C start at words.
     """
     mma, store = mma_m16n8k16[dtype], store_rounded[dtype]
     place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS)
@@ -64,10 +65,10 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
     acc_count, staged_words = 2 * 4 * panels, 4 * STAGED
     vector_pitch, clears = THREADS * 16, A_BYTES // (THREADS * 16)
 
-    def lscd(tile_offsets, items, b, c, m, n, k):
+    @cuda.jit(device=True, inline="always")
+    def strip_product(tile_offsets, items, b, c, origin, top, b_column, column, end, m, k, ldb, ldc):
         thread = uint32(cuda.threadIdx.x)
         lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
-        strip, column = uint32(cuda.blockIdx.x), uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
         part, parts_ = uint32(cuda.blockIdx.z), uint32(cuda.gridDim.z)
         tiles = uint32(uint32(k + uint32(63)) >> uint32(6))
         first = uint32(uint32(part * tiles) // parts_)
@@ -81,7 +82,7 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
             uint32(uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10)))
         )
         b_place = place_b(thread)
-        offsets = tile_offsets + (uint64(strip) * uint64(tiles) + uint64(first)) * uint64(4)
+        offsets = tile_offsets + (uint64(origin + uint32(top >> uint32(7))) * uint64(tiles) + uint64(first)) * uint64(4)
         start = load_global(offsets, 0)
         staged = zero_words(staged_words)
         acc = zeros(acc_count)
@@ -102,8 +103,8 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
                     uint32(b_base + uint32(other * uint32(b_bytes))),
                     b,
                     uint32(step * uint32(64)),
-                    column,
-                    n,
+                    b_column,
+                    ldb,
                     k,
                 )
                 cp_async_commit()
@@ -127,19 +128,40 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
             barrier()  # tile `step` is complete
             step = uint32(step + uint32(1))
 
-        row = uint32(strip * uint32(TILE_M) + warp * uint32(32) + uint32(lane >> uint32(2)))
+        row = uint32(uint32(warp * uint32(32)) + uint32(lane >> uint32(2)))
         col = uint32(uint32(lane & uint32(3)) * uint32(2))
         if direct:
-            across = uint32(column + col)
-            to = c + (uint64(row) * uint64(n) + uint64(across)) * uint64(2)
-            rows_left = uint32(m - row) if row < m else uint32(0)
-            columns_left = uint32(n - across) if across < n else uint32(0)
-            store(to, acc, panels, even, rows_left, columns_left, uint32(n * uint32(2)))
+            down, across = uint32(top + row), uint32(column + col)
+            to = c + (uint64(down) * uint64(ldc) + uint64(across)) * uint64(2)
+            rows_left = uint32(m - down) if down < m else uint32(0)
+            columns_left = uint32(end - across) if across < end else uint32(0)
+            store(to, acc, panels, even, rows_left, columns_left, uint32(ldc * uint32(2)))
         else:
-            block = uint64(part * uint32(cuda.gridDim.y) + uint32(cuda.blockIdx.y))
-            down = block * uint64(uint32(cuda.gridDim.x) * uint32(TILE_M)) + uint64(row)
+            down = parts.partial_block() * uint64(TILE_M) + uint64(row)
             store_partials(c + (down * uint64(8 * panels) + uint64(col)) * uint64(4), acc, panels)
 
+    return strip_product
+
+
+@cache
+def compiled(
+    dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str, *, grouped: bool = False
+) -> str:
+    """PTX of the kernel for a grid of (strips, 8*panels columns, splits of K), or for one of work items; see `product`."""
+    multiply = product(dtype, panels, n_width, direct, paired)
+
+    def lscd(tile_offsets, items, b, c, m, n, k):
+        top = uint32(uint32(cuda.blockIdx.x) * uint32(TILE_M))
+        column = uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
+        multiply(tile_offsets, items, b, c, uint32(0), top, column, column, n, m, k, n, n)
+
+    def grouped_lscd(tile_offsets, items, b, c, work, m, k, ldb, ldc):
+        origin, top, b_column, column, end = parts.work_item(work)
+        multiply(tile_offsets, items, b, c, origin, top, b_column, column, end, m, k, ldb, ldc)
+
+    if grouped:
+        signature = "void(uint64, uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32)"
+        return compiler.numba(grouped_lscd, signature, arch, launch_bounds=THREADS)
     signature = "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32)"
     return compiler.numba(lscd, signature, arch, launch_bounds=THREADS)
 
@@ -170,17 +192,15 @@ class Lscd:
 
         `split_k` divides K over that many blocks (None: chosen from the multiprocessors of `arch`).  Raises ValueError.
         """
-        return parts.plan_tiles(
-            self.name,
-            encoded,
-            b,
-            arch,
-            split_k,
-            compiled=compiled,
-            weights=("tile_offsets", "items"),
-            tile_m=lambda panels: TILE_M,
-            tile_k=TILE_K,
-            threads=lambda panels: THREADS,
-            resident=3,
-            shared_bytes=lambda panels: 2 * (A_BYTES + TILE_K * panels * 16),
-        )
+        return parts.plan_tiles(self.name, encoded, b, arch, split_k, TILING)
+
+
+TILING = parts.Tiling(
+    compiled=compiled,
+    weights=("tile_offsets", "items"),
+    tile_m=lambda panels: TILE_M,
+    tile_k=TILE_K,
+    threads=lambda panels: THREADS,
+    resident=3,
+    shared_bytes=lambda panels: 2 * (A_BYTES + TILE_K * panels * 16),
+)

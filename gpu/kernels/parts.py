@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -23,7 +24,9 @@ from loadsparse.gpu.intrinsics import (
     cp_async_8,
     cp_async_16,
     keep,
+    load_global,
     load_global_half,
+    load_global_x4,
     load_global_x4_f32,
     pack_halves,
     store_global,
@@ -43,6 +46,10 @@ SM_COUNT = {
     "sm_120": 170,
 }
 """Multiprocessors of a common GPU of each architecture: T4, A100, A10-class, Orin, RTX 4090, H100, B200, RTX 5090."""
+
+
+WORK_BYTES = 32
+"""Of a work item: five words and padding, so that one sector holds it."""
 
 
 def check_operand(shape: tuple[int, int], dtype: str, b: NDArray[np.generic]) -> None:
@@ -126,6 +133,53 @@ def copy_tile(rows: int, panels: int, width: int, threads: int) -> tuple[Any, An
     return place, tile
 
 
+@cuda.jit(device=True, inline="always")
+def work_item(work):
+    """This block's (first tile row of the expert, first row of C, first column in B, in C, end of the columns in C)."""
+    at = work + uint64(cuda.blockIdx.x) * uint64(WORK_BYTES)
+    origin, top, b_column, column = load_global_x4(at, 0)
+    return origin, top, b_column, column, load_global(at, 16)
+
+
+@cuda.jit(device=True, inline="always")
+def partial_block():
+    """Number of this block's partials, in blocks: [splits, blocks_n, strips]."""
+    part = uint32(uint32(cuda.blockIdx.z) * uint32(cuda.gridDim.y) + uint32(cuda.blockIdx.y))
+    return uint64(part) * uint64(cuda.gridDim.x) + uint64(cuda.blockIdx.x)
+
+
+def sum_splits(dtype: str, splits: int, paired: bool) -> Any:
+    """Device function: add `splits` times 4 float32 partials in ascending order, round them, store those inside of C.
+
+    at: address of the first four, slice_bytes from one split to the next; to: address in C; inside: how many columns of C
+    lie there.  paired: rows of C start at words, and `inside` is even.
+    """
+    pack = pack_halves[dtype]
+
+    @cuda.jit(device=True, inline="always")
+    def add(at, slice_bytes, to, inside):
+        a0, a1, a2, a3 = load_global_x4_f32(at, 0)
+        for _ in range(splits - 1):
+            at += slice_bytes
+            b0, b1, b2, b3 = load_global_x4_f32(at, 0)
+            a0, a1, a2, a3 = a0 + b0, a1 + b1, a2 + b2, a3 + b3
+        low, high = pack(a0, a1), pack(a2, a3)
+        if paired:
+            store_global(to, 0, low)
+            if inside > uint32(2):
+                store_global(to, 4, high)
+        else:
+            store_global_half(to, 0, low)
+            if inside > uint32(1):
+                store_global_half(to, 2, uint32(low >> uint32(16)))
+            if inside > uint32(2):
+                store_global_half(to, 4, high)
+            if inside > uint32(3):
+                store_global_half(to, 6, uint32(high >> uint32(16)))
+
+    return add
+
+
 @cache
 def reduction(dtype: str, panels: int, splits: int, paired: bool, arch: str) -> str:
     """PTX that adds `splits` float32 partials [splits, blocks_n, rows, 8*panels] in ascending order and rounds them to C[m, n].
@@ -133,7 +187,7 @@ def reduction(dtype: str, panels: int, splits: int, paired: bool, arch: str) -> 
     A thread makes 4 consecutive columns of one row.  paired: n is even.  slice_bytes: size of one split's partials;
     block_bytes: of one block of columns.
     """
-    pack, groups = pack_halves[dtype], 2 * panels
+    add, groups = sum_splits(dtype, splits, paired), 2 * panels
 
     def reduce_splits(partials, c, m, n, block_bytes, slice_bytes):
         index = uint32(uint32(uint32(cuda.blockIdx.x) << uint32(7)) + uint32(cuda.threadIdx.x))
@@ -143,25 +197,8 @@ def reduction(dtype: str, panels: int, splits: int, paired: bool, arch: str) -> 
         column = uint32(group << uint32(2))
         if row < m and column < n:
             at = partials + block * block_bytes + uint64(index) * uint64(16)
-            a0, a1, a2, a3 = load_global_x4_f32(at, 0)
-            for _ in range(splits - 1):
-                at += slice_bytes
-                b0, b1, b2, b3 = load_global_x4_f32(at, 0)
-                a0, a1, a2, a3 = a0 + b0, a1 + b1, a2 + b2, a3 + b3
-            low, high = pack(a0, a1), pack(a2, a3)
             to = c + (uint64(row) * uint64(n) + uint64(column)) * uint64(2)
-            if paired:
-                store_global(to, 0, low)
-                if uint32(column + uint32(2)) < n:
-                    store_global(to, 4, high)
-            else:
-                store_global_half(to, 0, low)
-                if uint32(column + uint32(1)) < n:
-                    store_global_half(to, 2, uint32(low >> uint32(16)))
-                if uint32(column + uint32(2)) < n:
-                    store_global_half(to, 4, high)
-                if uint32(column + uint32(3)) < n:
-                    store_global_half(to, 6, uint32(high >> uint32(16)))
+            add(at, slice_bytes, to, uint32(n - column))
 
     signature = "void(uint64, uint64, uint32, uint32, uint64, uint64)"
     return compiler.numba(reduce_splits, signature, arch, launch_bounds=128)
@@ -202,43 +239,51 @@ def check_whole(name: str, split_k: int | None) -> None:
         raise ValueError(f"kernel {name} does not split K: leave split_k None or 1, not {split_k}")
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """How a kernel cuts a product into blocks of tile_m(panels) rows and 8*panels columns, which step along K by tile_k.
+
+    compiled(dtype, panels, copy width, direct, paired, arch) gives its PTX, whose entry has the kernel's name and the
+    parameters (*weights, b, c, m, n, k, *extra); `weights` are array fields of the encoded matrix.  threads(panels) and
+    shared_bytes(panels): of a block; resident: blocks that a multiprocessor is expected to hold.
+    """
+
+    compiled: Callable[..., str]
+    weights: tuple[str, ...]
+    tile_m: Callable[[int], int]
+    tile_k: int
+    threads: Callable[[int], int]
+    resident: int
+    shared_bytes: Callable[[int], int]
+    extra: tuple[np.generic, ...] = ()
+
+
 def plan_tiles(
     name: str,
     encoded: Any,
     b: NDArray[Any],
     arch: str,
     split_k: int | None,
-    *,
-    compiled: Callable[..., str],
-    weights: tuple[str, ...],
-    tile_m: Callable[[int], int],
-    tile_k: int,
-    threads: Callable[[int], int],
-    resident: int,
-    shared_bytes: Callable[[int], int],
-    extra: tuple[np.generic, ...] = (),
+    tiling: Tiling,
     algorithm: Algorithm = "lscd",
 ) -> Launch:
-    """The launch of a kernel whose grid is (strips of tile_m(panels) rows, blocks of 8*panels columns, splits of K).
-
-    compiled(dtype, panels, copy width, direct, paired, arch) gives its PTX with the entry `name` and the parameters
-    (*weights, b, c, m, n, k, *extra); `weights` are array fields of `encoded`.
-    """
+    """The launch of a kernel whose grid is (strips of tile_m(panels) rows, blocks of 8*panels columns, splits of K)."""
     check_arch(arch)
     check_operand(encoded.shape, encoded.dtype, b)
     (m, k), n = encoded.shape, b.shape[1]
     panels = min(-(-n // 8), 8)
-    height = tile_m(panels)
-    strips, blocks, tiles = -(-m // height), -(-n // (8 * panels)), -(-k // tile_k)
-    splits = check_split(split_k, tiles) or choose_split(strips * blocks, tiles, arch, resident)
+    height = tiling.tile_m(panels)
+    strips, blocks, tiles = -(-m // height), -(-n // (8 * panels)), -(-k // tiling.tile_k)
+    splits = check_split(split_k, tiles) or choose_split(strips * blocks, tiles, arch, tiling.resident)
     direct = splits == 1
-    ptx = compiled(encoded.dtype, panels, copy_width(n), direct, n % 2 == 0, arch)
-    sizes = (np.uint32(m), np.uint32(n), np.uint32(k), *extra)
-    buffers = {field: getattr(encoded, field) for field in weights}
+    ptx = tiling.compiled(encoded.dtype, panels, copy_width(n), direct, n % 2 == 0, arch)
+    sizes = (np.uint32(m), np.uint32(n), np.uint32(k), *tiling.extra)
+    buffers = {field: getattr(encoded, field) for field in tiling.weights}
     buffers |= {"b": np.ascontiguousarray(b), "c": np.zeros((m, n), b.dtype)}
     target = "c" if direct else "partials"
     grid = (strips, blocks, splits)
-    steps = [Step(ptx, name, grid, (threads(panels), 1, 1), shared_bytes(panels), (*weights, "b", target, *sizes))]
+    args = (*tiling.weights, "b", target, *sizes)
+    steps = [Step(ptx, name, grid, (tiling.threads(panels), 1, 1), tiling.shared_bytes(panels), args)]
     if not direct:
         buffers["partials"] = np.zeros((splits, blocks, strips * height, 8 * panels), np.float32)
         block_bytes = strips * height * panels * 32
@@ -253,7 +298,7 @@ def plan_tiles(
         shape=(m, n, k),
         arch=arch,
         kernel=name,
-        splits=split_ranges(k, tile_k, splits),
+        splits=split_ranges(k, tiling.tile_k, splits),
         semantics="dense",
         in_format=encoded.dtype,
         workspace=() if direct else ("partials",),

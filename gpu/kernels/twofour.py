@@ -128,8 +128,13 @@ class TwoFourKernel:
 
     def plan(self, encoded: TwoFour, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B; see lscd.Lscd.plan."""
-        return parts.plan_tiles(
-            self.name, encoded, b, arch, split_k, compiled=compiled, weights=("values", "metadata"),
-            tile_m=lambda panels: TILE_M, tile_k=TILE_K, threads=lambda panels: THREADS, resident=3,
-            shared_bytes=lambda panels: STAGES * (A_BYTES + META_BYTES + TILE_K * panels * 16), algorithm="two_four",
-        )  # fmt: skip
+        tiling = parts.Tiling(
+            compiled=compiled,
+            weights=("values", "metadata"),
+            tile_m=lambda panels: TILE_M,
+            tile_k=TILE_K,
+            threads=lambda panels: THREADS,
+            resident=3,
+            shared_bytes=lambda panels: STAGES * (A_BYTES + META_BYTES + TILE_K * panels * 16),
+        )
+        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling, "two_four")
