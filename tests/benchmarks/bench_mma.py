@@ -41,12 +41,17 @@ def nanoseconds(variant: mma.Multiply, area: np.ndarray) -> float:
 def main() -> int:
     raw = np.zeros(mma.AREA_BYTES + 64, np.uint8)
     area = raw[-raw.ctypes.data % 64 :][: mma.AREA_BYTES]
-    values = np.random.default_rng(0).standard_normal(512)
-    area[:1024] = values.astype(np.float16).view(np.uint8)
-    area[1024:1536] = values[:128].astype(np.float32).view(np.uint8)
+    values = np.random.default_rng(0).standard_normal(512).astype(np.float32)
+    as_read = {
+        "f16": values.astype(np.float16).view(np.uint8),
+        "bf16": (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8),
+        "tf32": values[:256].view(np.uint8),
+    }
     print(f"{'instruction':34} {'arch':6} {'ns':>7} {'bar':>6}")
     slow = False
     for kind, k, out in (("f16", 16, "f32"), ("f16", 16, "f16"), ("bf16", 16, "f32"), ("tf32", 8, "f32")):
+        area[:1024] = as_read[kind]
+        area[1024:1536] = as_read["f16" if out == "f16" else "tf32"][:512]
         for arch in ("sm_80", "sm_90"):
             spent = nanoseconds(mma.Multiply(kind, k, out, out, mma.tensor_core(arch)), area)
             slow |= spent > 1000

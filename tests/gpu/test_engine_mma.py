@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadsparse.gpu.simulator.engine import compiled, mma
+from loadsparse.gpu.simulator.engine import compiled, mma, mma_usual
 from loadsparse.reference import tensorcore
 
 WORDS = Path(__file__).parents[3] / "shared" / "data" / "tensor_core_words.npz"
@@ -110,6 +110,59 @@ def test_equals_the_reference(kind, k, out, arch):
         got = multiply(kind, k, out, out, arch, a, b, c)
         want = expected(kind, out, arch, a, b, c)
         np.testing.assert_array_equal(got, want, err_msg=f"seed {seed}")
+
+
+def usual_operands(kind, k, seed):
+    """Moderate values at the edges of the short form: cancellation, ties of exponents, zeros, the largest, tiny c."""
+    rng = np.random.default_rng(seed)
+    style = seed % 6
+
+    def draw(shape):
+        values = rng.standard_normal(shape)
+        match style:
+            case 0:
+                values = rng.integers(-3, 4, shape)
+            case 1:
+                values = values * 2.0 ** rng.integers(-31, 32, shape)
+            case 2:
+                values = values * 2.0 ** rng.choice([-30, -14, 0, 15, 30], shape)
+            case 3:
+                values = np.where(rng.random(shape) < 0.8, 0, values) * rng.choice([-1, 1], shape)
+            case 4:
+                values = np.full(shape, rng.choice([1.999, 65504.0, 1.5]))
+        with np.errstate(over="ignore"):
+            if kind == "f16":
+                return values.astype(np.float16).view(np.uint16)
+        bits = values.astype(np.float32).view(np.uint32)
+        return (bits >> 16).astype(np.uint16) if kind == "bf16" else bits
+
+    a, b = draw((16, k)), draw((k, 8))
+    if style in (0, 5):
+        b[k // 2 :] = b[: k // 2]
+        a[:, k // 2 :] = a[:, : k // 2] ^ (a.dtype.type(1) << (8 * a.itemsize - 1))
+    c = rng.standard_normal((16, 8)) * 2.0 ** rng.integers(-65, 8, (16, 8))
+    if style in (3, 5):
+        c = np.where(rng.random((16, 8)) < 0.5, 0, -c)
+    if seed % 11 == 0:
+        c = np.full((16, 8), 3.4e38)
+    return a, b, c.astype(np.float32).view(np.uint32)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize(("kind", "k"), [("f16", 16), ("f16", 8), ("bf16", 16), ("tf32", 8)])
+@pytest.mark.parametrize("arch", ["sm_70", "sm_80", "sm_90"])
+def test_usual_values_equal_the_reference(monkeypatch, kind, k, arch, native):
+    if arch == "sm_70" and kind != "f16":
+        pytest.skip("Volta multiplies f16 only")
+    if native and not mma_usual.rounds_natively():
+        pytest.skip("this processor does not round natively")
+    monkeypatch.setattr(mma_usual, "rounds_natively", lambda: native)
+    compiled.multiplier.cache_clear()
+    for seed in range(24):
+        a, b, c = usual_operands(kind, k, seed)
+        got = multiply(kind, k, "f32", "f32", arch, a, b, c)
+        np.testing.assert_array_equal(got, expected(kind, "f32", arch, a, b, c), err_msg=f"seed {seed}")
+    compiled.multiplier.cache_clear()
 
 
 @pytest.mark.skipif(not WORDS.exists(), reason="the recorded hardware words are not here")

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from loadsparse.gpu.simulator.engine import mma_usual
 from loadsparse.gpu.simulator.engine.ir import Code
 
 A_AREA, B_AREA, C_AREA, D_AREA, AREA_BYTES = 0, 512, 1024, 1536, 2048
@@ -79,12 +80,13 @@ class Multiply:
     def text(self) -> str:
         """LLVM IR of ``i64 name(ptr area)``.
 
-        For f16 products a quick form without special values leaves everything unusual to the complete one.
+        Sums in f32 have a short form for usual operands (`mma_usual.py`), which leaves the rest to the complete one.
         """
-        if self.kind != "f16" or self.d_format != "f32" or self.c_format != "f32":
-            return _Emitter(self, False).run(self.name)
-        complete, quick = _Emitter(self, False), _Emitter(self, True)
-        texts = complete.run(f"{self.name}_complete") + quick.run(self.name)
+        if self.d_format != "f32" or self.c_format != "f32":
+            return _Emitter(self).run(self.name)
+        complete = f"{self.name}_complete"
+        native = mma_usual.rounds_natively()
+        texts = _Emitter(self).run(complete) + mma_usual.text(self, complete, C_AREA, D_AREA, native)
         declarations = sorted({line for line in texts.splitlines() if line.startswith("declare")})
         rest = [line for line in texts.splitlines() if not line.startswith("declare")]
         return "\n".join([*declarations, *rest, ""])
@@ -93,9 +95,8 @@ class Multiply:
 class _Emitter:
     """Straight-line code for one variant; a vector holds the outputs of 16 lanes."""
 
-    def __init__(self, variant: Multiply, quick: bool) -> None:
-        self.m, self.quick = variant, quick
-        self.odd: list[str] = []
+    def __init__(self, variant: Multiply) -> None:
+        self.m = variant
         self.code = Code()
         self.element, self.integer = variant.element, variant.integer
         self.mantissa = 23 if self.element == "float" else 52
@@ -125,38 +126,10 @@ class _Emitter:
                     for start in range(0, m.k, block):
                         terms = [(rows[k], columns[parity, k]) for k in range(start, min(start + block, m.k))]
                         c = self.step(terms, c, special)
-                        if self.quick and start + block < m.k:
-                            self.odd.append(self.overflowed(c))
                     self.result(c, half, row_half, parity)
-        if self.quick:
-            self.leave_to_complete(special)
         declarations = "\n".join(sorted(code.declared))
         body = "\n".join(code.lines)
         return f"{declarations}\ndefine i64 @{name}(ptr %p) nounwind {{\nentry:\n{body}\n  ret i64 0\n}}\n"
-
-    def leave_to_complete(self, special: str) -> None:
-        """After the quick form: whoever met a special value computes again."""
-        code = self.code
-        for register in range(4):
-            c = code.load("<32 x i32>", "%p", C_AREA + 128 * register, 64)
-            # NaN, infinite, or not zero and below 2^-60
-            twice = code.op("shl", "<32 x i32>", c, "splat (i32 1)")
-            moved = code.op("sub", "<32 x i32>", twice, f"splat (i32 {67 << 24})")
-            unusual = code.v(f"icmp uge <32 x i32> {moved}, splat (i32 {188 << 24})")
-            some = code.v(f"icmp ne <32 x i32> {twice}, zeroinitializer")
-            flags = code.v(f"and <32 x i1> {unusual}, {some}")
-            mask = code.v(f"bitcast <32 x i1> {flags} to i32")
-            special = code.v(f"or i1 {special}, {code.v(f'icmp ne i32 {mask}, 0')}")
-        if self.odd:
-            flags = self.odd[0]
-            for more in self.odd[1:]:
-                flags = code.v(f"or <16 x i1> {flags}, {more}")
-            mask = code.v(f"bitcast <16 x i1> {flags} to i16")
-            special = code.v(f"or i1 {special}, {code.v(f'icmp ne i16 {mask}, 0')}")
-        code.branch(special, "unusual", "usual")
-        code.start("unusual")
-        code.v(f"call i64 @{self.m.name}_complete(ptr %p)")
-        code.label("usual")
 
     # decoding
 
@@ -249,10 +222,6 @@ class _Emitter:
         value = self.code.v(f"fpext <16 x half> {value} to <16 x float>")
         return self.code.v(f"bitcast <16 x float> {value} to <16 x i32>")
 
-    def overflowed(self, bits: str) -> str:
-        top = self.code.op("and", "<16 x i32>", bits, "splat (i32 2139095040)")
-        return self.code.v(f"icmp eq <16 x i32> {top}, splat (i32 2139095040)")
-
     def step(self, terms: list[tuple[tuple[str, str], tuple[str, str]]], c_bits: str, special: str) -> str:
         """One hardware block: sum of products and c -> f32 bits of the result in the result format."""
         code = self.code
@@ -267,12 +236,11 @@ class _Emitter:
         if self.element == "double" or self.m.d_format == "f16":
             c_power = self.c_floor(c_power, wide_c)
         highest = self.tree([code.op("fmul", vector, a[1], b[1]) for a, b in terms], "maxnum")
-        no_product = "" if self.quick else code.v(f"fcmp oeq {vector} {highest}, zeroinitializer")
+        no_product = code.v(f"fcmp oeq {vector} {highest}, zeroinitializer")
         highest = self.maximum(highest, c_power)
-        if not self.quick:
-            clamp = self.m.core.clamp_f16 if self.m.d_format == "f16" else self.m.core.clamp_f32
-            floor = max(clamp, -60 if self.element == "float" else -300)
-            highest = self.maximum(highest, self.constant(floor))
+        clamp = self.m.core.clamp_f16 if self.m.d_format == "f16" else self.m.core.clamp_f32
+        floor = max(clamp, -60 if self.element == "float" else -300)
+        highest = self.maximum(highest, self.constant(floor))
         scale_bits = code.v(f"bitcast {vector} {highest} to {integer}")
         top = (2 * self.bias + f) << self.mantissa
         scale = code.op("sub", integer, f"splat ({self.integer} {top})", scale_bits)
@@ -283,12 +251,8 @@ class _Emitter:
             pieces.append(code.v(f"fptosi {vector} {product} to <16 x i32>"))
         c_term = code.op("fmul", vector, wide_c, scale)
         c_term = code.v(f"fptosi {vector} {c_term} to <16 x i32>")
-        if self.quick and len(pieces) <= 8:
-            return self.round_quickly(self.add_all([*pieces, c_term]), highest)
         total = self.exact_sum(pieces, c_term)
         result = self.round(total, highest, c_bits, no_product)
-        if self.quick:
-            return result
         return self.patch_special(result, terms, c, special)
 
     def c_floor(self, power: str, c: str) -> str:
@@ -324,22 +288,6 @@ class _Emitter:
         totals = [code.v(f"sitofp <16 x i32> {self.add_all(g)} to <16 x double>") for g in groups]
         return totals[0] if len(totals) == 1 else code.op("fadd", "<16 x double>", *totals)
 
-    def round_quickly(self, total: str, highest: str) -> str:
-        """An int32 sum to f32, truncated: round to nearest, step back where that went away from zero, scale."""
-        code = self.code
-        near = code.v(f"sitofp <16 x i32> {total} to <16 x float>")
-        back = code.v(f"fptosi <16 x float> {near} to <16 x i32>")
-        sizes = [
-            code.intrinsic("llvm.abs.v16i32", "<16 x i32>", ("<16 x i32>", v), ("i1", "false")) for v in (back, total)
-        ]
-        away = code.v(f"icmp ugt <16 x i32> {sizes[0]}, {sizes[1]}")
-        bits = code.v(f"bitcast <16 x float> {near} to <16 x i32>")
-        bits = code.op("add", "<16 x i32>", bits, code.v(f"sext <16 x i1> {away} to <16 x i32>"))
-        value = code.v(f"bitcast <16 x i32> {bits} to <16 x float>")
-        unit = f"splat (float 0x{(1023 - self.m.core.fraction) << 52:016X})"
-        value = code.op("fmul", "<16 x float>", value, code.op("fmul", "<16 x float>", highest, unit))
-        return code.v(f"bitcast <16 x float> {value} to <16 x i32>")
-
     def round(self, total: str, highest: str, c_bits: str, no_product: str) -> str:
         """total * 2^(E - F) in the result format, as f32 bits."""
         code = self.code
@@ -357,7 +305,7 @@ class _Emitter:
             value = self.truncate_subnormal(value)
         narrow = code.v(f"fptrunc <16 x double> {value} to <16 x float>")
         result = code.v(f"bitcast <16 x float> {narrow} to <16 x i32>")
-        if self.element == "float" and not self.quick:
+        if self.element == "float":
             # only c: nothing is aligned away, and -0 becomes +0
             value = code.v(f"bitcast <16 x i32> {c_bits} to <16 x float>")
             value = code.op("fadd", "<16 x float>", value, "zeroinitializer")
