@@ -15,6 +15,7 @@ import numpy.typing as npt
 from numba import get_num_threads, njit, prange
 
 from loadsparse.reference import routing
+from loadsparse.theory.compression import LANES, append_reaching
 
 Array = npt.NDArray[Any]
 SMALL = 1 << 18  # scores; below, waking other threads costs more than they save
@@ -24,8 +25,8 @@ SMALL = 1 << 18  # scores; below, waking other threads costs more than they save
 def _head(scores, i, p, size, width, b, fold, picked, order):
     """order[0:size] = the `size` largest of scores[i] + p, descending, ties by lower index.
 
-    b [padded E], -inf behind E; fold, picked: scratch of that length + 64; order has a slot more, for what is not
-    wanted.
+    b [padded E], NaN behind E, which reaches no bound; fold, picked: scratch of that length + 64 and + 8; order has a
+    slot more, for what is not wanted.
     """
     experts = scores.shape[1]
     for e in range(experts):
@@ -34,7 +35,7 @@ def _head(scores, i, p, size, width, b, fold, picked, order):
     if width > 0:  # fold halves onto each other: `width` maxima of disjoint sets
         half = b.size // 2
         for l in range(half):
-            fold[l] = b[l] if b[l] > b[l + half] else b[l + half]
+            fold[l] = b[l + half] if b[l + half] > b[l] else b[l]
         while half > width:
             half //= 2
             for l in range(half):
@@ -46,9 +47,13 @@ def _head(scores, i, p, size, width, b, fold, picked, order):
                 larger += fold[m] > fold[l]
             least = min(least, fold[l] if larger < size else np.inf)  # no branch: it could not be predicted
     found = 0
-    for e in range(experts):
-        picked[found] = e
-        found += b[e] >= least
+    if width > 0:
+        for e in range(0, b.size, LANES):
+            found = append_reaching(b, e, least, picked, found)
+    else:
+        for e in range(experts):
+            picked[e] = e
+        found = experts
     if found <= 64:
         padded = (found + 7) // 8 * 8
         for a in range(found):
@@ -91,9 +96,9 @@ def _block(scores, first, last, p, k, window, choices, gaps, loads, pairs):
     padded = max(width, 1)
     while padded < experts:
         padded *= 2
-    b = np.full(padded, -np.inf)
+    b = np.full(padded, np.nan)
     fold = np.empty(padded + 64)
-    picked = np.empty(padded + 1, dtype=np.int64)
+    picked = np.empty(padded + LANES, dtype=np.int64)
     order = np.empty(size + 1, dtype=np.int64)
     top = 0.0
     for i in range(first, last):

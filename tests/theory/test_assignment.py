@@ -49,6 +49,16 @@ def test_sweep_equals_the_oracle(drawn: tuple[Problem, np.ndarray]) -> None:
     assert (selection.sweep(scores.astype(np.float32), problem.k, p * 0).loads.sum()) == problem.k * problem.tokens
 
 
+@pytest.mark.parametrize("experts", [33, 40, 64, 100, 256])
+def test_a_sweep_sees_experts_that_a_mask_forbids(experts: int) -> None:
+    rng = np.random.default_rng(experts)
+    scores = rng.random((50, experts))
+    scores[rng.random(scores.shape) < 0.3] = -np.inf
+    scores[:5, 3:] = -np.inf  # fewer than K allowed: ties at minus infinity, by lower index
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :6]  # the oracle refuses what is not finite
+    assert (selection.sweep(scores, 6, np.zeros(experts), choices=True).choices == expected).all()
+
+
 @pytest.mark.claim(
     id="exact",
     phrase="the balanced assignment is solved exactly, with a certificate",
