@@ -16,7 +16,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 # A strict editable install lists every file: a new or removed file asks for a new install (a few seconds).
-FILES := $(shell find reference gpu theory cli -type f ! -path '*/__pycache__/*' | sort)
+FILES := $(shell find reference gpu theory cli tutorials -type f ! -path '*/__pycache__/*' | sort)
 .venv/files: $(BIN)/python
 	@printf '%s\n' $(FILES) > .venv/files.new; cmp -s .venv/files.new .venv/files || cp .venv/files.new .venv/files
 .PHONY: .venv/files

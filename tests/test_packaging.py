@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("reference", "gpu", "theory", "cli")
+PACKAGES = ("reference", "gpu", "theory", "cli", "tutorials")
 
 
 def tree() -> set[str]:

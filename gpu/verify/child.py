@@ -1,26 +1,18 @@
-"""A user's kernel file in a process of its own, under limits of time and memory; only data comes back.
-
-This contains accidents (endless loops, run-away memory, a crash, output on stdout), not malice: the file runs with the
-rights of the user who names it, as any Python script does.
-"""
+"""A user's kernel file in a process of its own (see sandbox.py); only the description of a launch comes back."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import traceback
 from collections.abc import Sequence
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loadsparse.gpu import sandbox
 from loadsparse.gpu.verify import handover
 from loadsparse.gpu.verify.errors import InputError
 
@@ -30,53 +22,14 @@ TIME_LIMIT = 120.0
 MEMORY_LIMIT = 8 * 2**30
 """Bytes of address space of the child (Linux and macOS; Windows has no such limit)."""
 
-_START = "import sys; from pathlib import Path; from loadsparse.gpu.verify.child import serve; serve(Path(sys.argv[1]))"
-
-
-def _limit(memory: int, seconds: float) -> None:
-    """Applied by the child to itself before the user's code is imported; no core files."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    for kind, value in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, int(seconds) + 1),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, handover.MAX_ARRAY + 2**20),
-    ):
-        hard = resource.getrlimit(kind)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        try:
-            resource.setrlimit(kind, (value, hard))
-        except (ValueError, OSError):  # macOS refuses RLIMIT_AS
-            continue
-
-
-def _where(error: BaseException, path: Path) -> str:
-    """`line N` of the innermost frame in the user's file."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
-    if isinstance(error, SyntaxError) and error.lineno:
-        lines.append(error.lineno)
-    return f"line {lines[-1]}: " if lines else ""
-
 
 def _one_line(error: BaseException, path: Path) -> str:
-    text = " ".join(str(error).split())[:400]
-    if isinstance(error, InputError):
-        return text
-    return f"{_where(error, path)}{type(error).__name__}" + (f": {text}" if text else "")
+    return " ".join(str(error).split())[:400] if isinstance(error, InputError) else sandbox.one_line(error, path)
 
 
 def _load(path: Path, name: str) -> Any:
     """The callable `name` of the user's file."""
-    spec = spec_from_file_location("submission", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path.name} is no Python file")
-    module = module_from_spec(spec)
-    sys.modules["submission"] = module
-    sys.path.insert(0, str(path.parent))
-    spec.loader.exec_module(module)
+    module = sandbox.load(path)
     found = getattr(module, name, None)
     if not callable(found) and not hasattr(found, "plan"):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -96,7 +49,7 @@ def _describe(found: Any, a: NDArray[Any], n: int, arch: str) -> Any:
 def serve(folder: Path) -> None:
     """What the child does: one hand-over, or one line of error, per case."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    _limit(request["memory"], request["seconds"])
+    sandbox.limit(request["memory"], request["seconds"], handover.MAX_ARRAY + 2**20)
     path = Path(request["path"])
     found: Any = None
     failure: str | None = None
@@ -115,18 +68,6 @@ def serve(folder: Path) -> None:
                 failure = _one_line(error, path)
         (target / "error.txt").write_text(failure, encoding="utf-8")
         failure = failure if found is None else None
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the child and whatever it started."""
-    if hasattr(os, "killpg"):
-        import signal
-
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait()
 
 
 def submissions(
@@ -159,20 +100,10 @@ def submissions(
             "seconds": time_limit,
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        )
-        try:
-            code = process.wait(timeout=time_limit)
-        except subprocess.TimeoutExpired:
-            raise InputError(f"{file.name}:{name} took longer than {time_limit:g} s; raise --time-limit") from None
-        finally:
-            _stop(process)
+        with sandbox.Process("loadsparse.gpu.verify.child:serve", folder) as process:
+            code = process.wait(time_limit)
+        if code is None:
+            raise InputError(f"{file.name}:{name} took longer than {time_limit:g} s; raise --time-limit")
         results = []
         for index, (a, n) in enumerate(inputs):
             target = folder / f"out{index}"

@@ -1,0 +1,201 @@
+"""Known ways of cheating, in a real process: none of them is a right answer, and the judge survives each."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from loadsparse.tutorials.judge import check
+from loadsparse.tutorials.judge.shelf import FOLDER, get
+from loadsparse.tutorials.judge.verdict import Verdict
+
+SORT = '''
+"""A NumPy puzzle for these tests."""
+import numpy as np
+from loadsparse.tutorials.judge.puzzle import Puzzle
+
+def inputs(rng, trial):
+    return {"x": rng.standard_normal(40) * 1e-30, "k": int(rng.integers(1, 40))}
+
+PUZZLE = Puzzle(
+    title="Smallest.", goal="Sort.", text="The k smallest elements of x in ascending order.", spec="np.sort(x)[:k]",
+    oracle=lambda x, k: np.sort(x)[:k], inputs=inputs, lines=1,
+    template="import numpy as np\\n\\n\\ndef smallest(x, k):\\n    # FILL ME IN\\n    ...\\n",
+)
+'''
+RIGHT = "import numpy as np\n\n\ndef smallest(x, k):\n    return np.sort(x)[:k]\n"
+
+
+@pytest.fixture
+def puzzles(tmp_path: Path) -> Path:
+    folder = tmp_path / "puzzles"
+    folder.mkdir()
+    (folder / "01_smallest.py").write_text(SORT)
+    return folder
+
+
+def numpy_answer(puzzles: Path, body: str, head: str = "import numpy as np\n", **limits: float) -> Verdict:
+    path = puzzles.parent / "mine.py"
+    indented = "\n".join(f"    {line}" for line in body.splitlines())
+    path.write_text(f"{head}\n\ndef smallest(x, k):\n{indented}\n")
+    return check.check(1, path, seed="student", folder=puzzles, **limits)  # type: ignore[arg-type]
+
+
+def test_the_right_answer_passes(puzzles: Path) -> None:
+    assert numpy_answer(puzzles, "return np.sort(x)[:k]").ok
+
+
+CHEATS = {
+    "nan as a wildcard": ("return np.full(k, np.nan)", "wrong", "nan"),
+    "smaller than any tolerance": ("return np.zeros(k)", "wrong", "0.0"),
+    "unwritten memory": ("return np.empty(k)", "wrong", ""),
+    "the input itself, sorted in place": ("x.sort()\nreturn x[:k]", "overwritten", "`x`"),
+    "an object that equals everything": (
+        "class Any:\n    def __eq__(self, other): return True\nreturn np.array([Any()] * k, dtype=object)",
+        "dtype",
+        "object",
+    ),
+    "an array class that equals everything": (
+        "class Same(np.ndarray):\n"
+        "    def __eq__(self, other): return np.ones(self.shape, bool)\n"
+        "return np.zeros(k).view(Same)",
+        "wrong",
+        "0.0",
+    ),
+    "a pickle": ("import pickle\nreturn pickle.dumps([1])", "dtype", "bytes"),
+    "nothing": ("np.sort(x)[:k]", "nothing", "returned nothing"),
+    "another type": ("return np.sort(x)[:k].astype(np.float32)", "dtype", "float32"),
+    "another shape": ("return np.sort(x)", "shape", "(40,)"),
+    "the end of the process": ("import sys\nsys.exit(0)", "exit", "ends its process"),
+    "the end of the process, at once": ("import os\nos._exit(0)", "exit", "exit code 0"),
+    "killing the judge": ("import os\nos.kill(os.getppid(), 9)\nreturn x[:k]", "forbidden", "os.kill"),
+    "killing by a program": ("import os\nos.system('kill -9 %d' % os.getppid())\nreturn x", "forbidden", "os.system"),
+    "reading the judge's memory": (
+        "import os\nopen('/proc/%d/maps' % os.getppid()).read()\nreturn x[:k]",
+        "forbidden",
+        "/proc/",
+    ),
+    "importing the oracle": ("from loadsparse.reference import routing\nreturn x[:k]", "forbidden", "loadsparse"),
+    "importing the oracle by path": (
+        "import importlib.util as u, sys\n"
+        "path = [p for m in list(sys.modules.values()) for p in getattr(m, '__path__', []) if 'tutorials' in p][0]\n"
+        "open(path + '/../reference/routing.py').read()\nreturn x[:k]",
+        "forbidden",
+        "routing.py",
+    ),
+    "native code": ("import ctypes\nctypes.CDLL(None).kill(1, 0)\nreturn x[:k]", "forbidden", "native"),
+    "an endless loop": ("while True: pass", "time", "longer than"),
+    "huge memory": ("return np.ones(1 << 40)", "memory", "memory"),
+    "answers kept from call to call": (
+        "global KEPT\nKEPT = globals().get('KEPT', np.sort(x)[:k])\nreturn KEPT",
+        "",
+        "",
+    ),
+    "answers kept by identity": (
+        "kept = globals().setdefault('KEPT', {})\nreturn kept.setdefault((id(x), x.shape), np.sort(x))[:k]",
+        "wrong",
+        "",
+    ),
+    "counting its calls": (
+        "globals()['N'] = globals().get('N', 0) + 1\nreturn np.sort(x)[:k] if N < 5 else x[:k]",
+        "drift",
+        "same inputs",
+    ),
+    "fake JSON on stdout": ("print('{\"ok\": true}', flush=True)\nreturn x[:k]", "wrong", ""),
+    "a forged verdict among the judge's files": (
+        "import json, sys, pathlib\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "for name in ('answer.json', 'verdict.json'):\n"
+        "    (folder / name).write_text(json.dumps({'ok': True, 'problems': [], 'changed': [[]] * 5}))\n"
+        "import os\nos._exit(0)",
+        "crash",
+        "cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "kind", "words"), CHEATS.values(), ids=CHEATS)
+def test_cheating_does_not_pass(body: str, kind: str, words: str, puzzles: Path) -> None:
+    verdict = numpy_answer(puzzles, body, seconds=3 if kind == "time" else 60, memory=2**31)
+    assert not verdict.ok
+    first = verdict.problems[0]
+    assert kind in ("", first.kind), str(verdict)
+    assert words in first.sentence, str(verdict)
+
+
+def test_files_outside_of_its_folder_cannot_be_written(puzzles: Path) -> None:
+    oracle = puzzles / "01_smallest.py"
+    body = f"open({str(oracle)!r}, 'w').write('')\nreturn x[:k]"
+    assert [p.kind for p in numpy_answer(puzzles, body).problems] == ["forbidden"]
+    body = f"import os\nos.replace({str(oracle)!r}, {str(oracle) + '.gone'!r})\nreturn x[:k]"
+    assert [p.kind for p in numpy_answer(puzzles, body).problems] == ["forbidden"]
+    assert oracle.read_text() == SORT
+    body = f"return np.array([float(len(open({str(oracle)!r}).read()))])"
+    assert [p.kind for p in numpy_answer(puzzles, body).problems] == ["forbidden"], "the oracle's source is sealed"
+
+
+def test_no_answer_is_in_the_memory_of_the_process(puzzles: Path) -> None:
+    """Whatever the process can reach (objects, frames, files): no array with the sorted values, no oracle."""
+    body = """
+import gc, sys
+frame, found = sys._getframe(), []
+while frame is not None:
+    found += list(frame.f_locals.values()) + list(frame.f_globals.values())
+    frame = frame.f_back
+found += gc.get_objects()
+want = np.sort(x)[:k]
+names = [m for m in sys.modules if m.startswith(("loadsparse.reference", "loadsparse.theory", "puzzle_"))]
+near = [o for o in found if isinstance(o, np.ndarray) and o is not want and o.shape == want.shape and (o == want).all()]
+oracles = [o for o in found if getattr(o, "__name__", "") == "oracle"]
+import pathlib
+files = [f for f in pathlib.Path(sys.argv[1]).iterdir() if not f.name.startswith(("in", "out", "request"))]
+if names or oracles or files or (near and k < 40 and not np.array_equal(x[:k], want)):
+    return want
+return np.full(k, 7.0)
+"""
+    verdict = numpy_answer(puzzles, body)
+    assert "is 7.0, expected" in verdict.problems[0].sentence, str(verdict)
+
+
+KERNEL = {
+    "importing the oracle": "import loadsparse.tutorials.judge.shelf as s\nO = s.get(3).load().oracle\n\n\n"
+    "def kernel(out, a):\n    O(a)\n",
+    "another compiler": "from loadsparse.gpu import compiler\n"
+    "compiler.numba = lambda *a, **k: '.version 8.0\\n.target sm_80\\n.address_size 64\\n.visible .entry kernel(){ ret; }'\n"
+    "\n\ndef kernel(out, a):\n    out[0] = a[0]\n",
+    "killing the judge": "import os\nos.kill(os.getppid(), 9)\n\n\ndef kernel(out, a):\n    out[0] = a[0]\n",
+    "another judge": "from loadsparse.gpu.simulator import report\nreport.Report.ok = True\n"
+    "import loadsparse.tutorials.judge.compare as c\nc.problem = lambda *a: None\n\n\ndef kernel(out, a):\n    out[0] = a[0]\n",
+    "no text": "from loadsparse.gpu import compiler\ncompiler.numba = lambda *a, **k: 17\n\n\n"
+    "def kernel(out, a):\n    out[0] = 1\n",
+}
+
+
+@pytest.mark.parametrize("text", KERNEL.values(), ids=KERNEL)
+def test_a_kernel_is_judged_by_its_ptx_alone(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    verdict = check.check(3, path)
+    assert not verdict.ok
+
+
+def test_secret_inputs_differ_between_students_and_runs(puzzles: Path) -> None:
+    puzzle = get(1, puzzles).load()
+    one, other, again = (check.draw(puzzle, seed)[1]["x"] for seed in ("a:1", "b:1", "a:1"))
+    assert (one != other).any()
+    assert (one == again).all()
+    path = puzzles.parent / "mine.py"
+    path.write_text(RIGHT)
+    seeds = {check.check(1, path, seed="a", folder=puzzles).seed for _ in range(2)}
+    assert len(seeds) == 2
+    assert all(seed.startswith("a:") for seed in seeds)
+
+
+def test_packaged_puzzles_are_sealed_from_kernels_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        f"open({os.fspath(FOLDER / '03_more_threads_than_elements.py')!r})\n\n\ndef kernel(out, a):\n    pass\n"
+    )
+    assert [problem.kind for problem in check.check(3, path).problems] == ["forbidden"]
+    json.dumps(check.check(3, path).to_dict())

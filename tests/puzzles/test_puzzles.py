@@ -1,0 +1,86 @@
+"""Every puzzle: well-formed, solved by a solution of ours at the counts it promises, and no naive wrong answer passes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from desk import ENTRIES, HERE, IDS, judged, solution, wrong
+
+from loadsparse.tutorials.judge.puzzle import COUNTS
+from loadsparse.tutorials.judge.shelf import FOLDER, Entry, page
+
+BEST = json.loads((FOLDER / "best.json").read_text())
+WRONG = [
+    pytest.param(entry, *case, id=f"{entry.number:02}-{case[0]}-{number}")
+    for entry in ENTRIES
+    for number, case in enumerate(wrong(entry).WRONG)
+]
+
+
+def test_numbers_have_no_gaps() -> None:
+    assert [entry.number for entry in ENTRIES] == list(range(1, len(ENTRIES) + 1))
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
+def test_well_formed(entry: Entry) -> None:
+    puzzle = entry.load()
+    text = page(entry)
+    compile(text, entry.file_name, "exec")
+    assert len(puzzle.title) <= 60
+    assert len(puzzle.text.split()) <= 130, "a puzzle's text is a few sentences"
+    assert puzzle.goal.endswith(".")
+    assert all(len(line) <= 120 for line in text.splitlines())
+    assert "FILL ME IN" in puzzle.template
+    for trial in range(puzzle.trials):
+        inputs = puzzle.draw(trial, [1])
+        expected = puzzle.answer(inputs)
+        assert expected.dtype.kind in "biuf"
+        other = puzzle.draw(trial, [2])
+        same = all((inputs[name] == other[name]) is True or (inputs[name] == other[name]).all() for name in inputs)
+        assert same == (trial == 0), "trial 0 is public, the others depend on the seed"
+        assert trial == 0 or expected.size < 2 or (expected != expected.flat[0]).any(), "a constant answer is guessed"
+    if puzzle.launch is not None:
+        arrays = [name for name in puzzle.launch.parameters if name != "out"]
+        assert set(arrays) <= set(inputs)
+        assert "out" in puzzle.template
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
+def test_solution_is_right_and_its_counts_are_the_best_known(
+    entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = judged(entry, solution(entry), tmp_path, monkeypatch)
+    assert verdict.ok, str(verdict)
+    counted = {name: value["yours"] for name, value in verdict.score.items()}
+    assert counted == BEST.get(entry.path.stem, {}), "run tests/puzzles/best.py"
+    assert set(counted) in (set(), set(COUNTS))
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
+def test_page_alone_is_no_answer(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = judged(entry, page(entry), tmp_path, monkeypatch)
+    assert [problem.kind for problem in verdict.problems] == ["placeholder"]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
+def test_two_wrong_answers_at_least(entry: Entry) -> None:
+    assert len(wrong(entry).WRONG) >= 2
+
+
+@pytest.mark.parametrize(("entry", "kind", "words", "at", "text"), WRONG)
+def test_wrong_answer_is_refused_and_taught(
+    entry: Entry, kind: str, words: str, at: str | None, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = judged(entry, text, tmp_path, monkeypatch)
+    assert not verdict.ok
+    first = verdict.problems[0]
+    assert first.kind == kind, str(verdict)
+    assert words in f"{first.sentence} {first.hint}", str(verdict)
+    if at is not None:
+        assert first.line is not None, str(verdict)
+        assert at in text.splitlines()[first.line - 1], str(verdict)
+
+
+def test_no_solution_in_the_wheel() -> None:
+    assert HERE not in FOLDER.parents
+    assert not list(FOLDER.rglob("*solution*"))

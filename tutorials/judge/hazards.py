@@ -1,0 +1,79 @@
+"""Hazards of a launch in the learner's words: array names and elements for bytes, the two lines of a race."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loadsparse.gpu.simulator import Finding, Report
+from loadsparse.tutorials.judge.problem import Problem, hint
+
+KINDS = {
+    "bounds": "bounds",
+    "alignment": "alignment",
+    "uninitialized": "uninitialized",
+    "race": "race",
+    "pending": "copy",
+    "convergence": "barrier",
+    "deadlock": "barrier",
+    "budget": "budget",
+}
+"""The simulator's kinds of hazards -> kinds of problems."""
+
+
+def source_line(report: Report, ptx_line: int | None, file: Path) -> int | None:
+    """The line of the learner's file that a PTX line comes from."""
+    for row in report.lines:
+        if row["line"] == ptx_line and row["file"] and Path(row["file"]).name == file.name:
+            return int(row["source_line"])
+    return None
+
+
+def problems(
+    report: Report, file: Path, args: Sequence[Any], arrays: Mapping[str, Any], own: Mapping[str, str], trial: int
+) -> list[Problem]:
+    """One problem per kind and place; undefined values that follow from another hazard are left out.
+
+    args: what the kernel was launched with, array names for addresses.
+    """
+    found: dict[tuple[Any, ...], Problem] = {}
+    for finding in report.hazards:
+        kind = KINDS.get(finding.kind, "crash")
+        line, other = (source_line(report, at, file) for at in (finding.line, finding.other_line))
+        sentence = _sentence(finding, line, other, args, arrays)
+        lines = tuple(sorted(n for n in (line, other) if n is not None))
+        problem = Problem(kind, sentence, hint(kind, dict(own)), line, trial, details=(str(finding),))
+        found.setdefault((kind, lines), problem)
+    causes = [problem for problem in found.values() if problem.kind != "uninitialized"]
+    return causes or list(found.values())
+
+
+def _sentence(
+    finding: Finding, line: int | None, other: int | None, args: Sequence[Any], arrays: Mapping[str, Any]
+) -> str:
+    who = f"thread {_point(finding.thread)} of block {_point(finding.block)}"
+    if finding.kind == "race":
+        what = finding.message.split(" at ")[0]
+        places = f"lines {other} and {line}" if other not in (None, line) else f"line {line}, executed by two threads,"
+        memory = "shared memory" if "shared" in finding.message else "memory"
+        return f"{places} race for the same {memory} ({what}; {who}): no barrier stands between them"
+    if finding.kind == "bounds":
+        return f"{who} is out of bounds: {_element(finding.message, args, arrays)}"
+    return f"{finding.message} ({who})"
+
+
+def _point(point: tuple[int, int, int]) -> str:
+    return str(point[0]) if not any(point[1:]) else str(point)
+
+
+def _element(message: str, args: Sequence[Any], arrays: Mapping[str, Any]) -> str:
+    """ "array 4: offset 40..44 of 40 bytes" -> "element 10 of `a`, which has 10"."""
+    found = re.search(r"array (\d+): offset (-?\d+)\.\.-?\d+ of", message)
+    if found is None or not isinstance(name := args[int(found[1])], str):
+        return message.partition(": ")[2] or message
+    array = np.asarray(arrays[name])
+    return f"element {int(found[2]) // array.itemsize} of `{name}`, which has {array.size}"

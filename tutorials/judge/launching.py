@@ -1,0 +1,110 @@
+"""Run a learner's PTX on one trial: poisoned output, guarded inputs, every check on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadsparse.gpu import simulator
+from loadsparse.gpu.poison import poison
+from loadsparse.gpu.simulator import heat
+from loadsparse.tutorials.judge.ask import Compiled
+from loadsparse.tutorials.judge.puzzle import Launch
+
+QUICK = 2000
+"""Warp instructions, loops not counted, up to which interpreting is quicker than translating."""
+SLACK = 32 * 20_000
+"""Thread instructions that every launch may execute, whatever the best known count."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one launch left behind."""
+
+    entry: simulator.Entry
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    shared: int
+    args: tuple[Any, ...]
+    """As the kernel takes them; the name of an array stands for its address."""
+    memory: Mapping[str, NDArray[Any]]
+    unwritten: NDArray[np.bool_]
+    changed: tuple[str, ...]
+    report: simulator.Report
+
+    @property
+    def out(self) -> NDArray[Any]:
+        return self.memory["out"]
+
+    def heat(self, ptx_line: int, inputs: Mapping[str, Any]) -> heat.Heat:
+        """Lane by bank of one instruction, in block 0."""
+        fresh = {name: np.array(value) for name, value in inputs.items() if isinstance(value, np.ndarray)}
+        fresh["out"] = np.zeros_like(self.out)
+        arguments = [fresh[arg] if isinstance(arg, str) else arg for arg in self.args]
+        (found, *_) = heat.heatmaps(
+            self.entry, self.grid, self.block, *arguments, lines=[ptx_line], shared_bytes=self.shared
+        )
+        return found
+
+
+def arguments(launch: Launch, memory: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The kernel's arguments: Numba's seven or more words of an array, an address, or a number."""
+    found: list[Any] = []
+    for name, kind in launch.parameters.items():
+        value = memory[name]
+        if kind.endswith("]"):
+            found += [0, 0, value.size, value.itemsize, name, *value.shape, *value.strides]
+        elif kind == "uint64":
+            found.append(name)
+        else:
+            found.append(np.dtype(kind).type(value))
+    return tuple(found)
+
+
+def run(
+    launch: Launch, answer: Compiled, trial: int, inputs: Mapping[str, Any], like: NDArray[Any], best: int, seed: int,
+    arch: str = "sm_80",
+) -> Run:  # fmt: skip
+    """Execute a trial.  like: an array of out's shape and dtype; best: the best known number of warp instructions.
+
+    Raises PtxError and LaunchError.
+    """
+    entry = simulator.load(answer.ptx, arch=arch)["kernel"]
+    if answer.launches:
+        grid, block = answer.launches[trial]
+    else:
+        grid = _tuple(launch.grid(inputs) if callable(launch.grid) else launch.grid or 1)
+        block = _tuple(launch.block)
+    fresh = poison(like.shape, like.dtype, seed)
+    memory = {name: np.array(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
+    memory["out"] = fresh.copy()
+    args = arguments(launch, memory)
+    held = {name: simulator.empty(array) if name == "out" else array for name, array in memory.items()}
+    warps = math.prod(grid) * -(-math.prod(block) // 32)
+    quick = warps * len(entry.kernel.instructions) <= QUICK
+    report = entry.launch(
+        grid,
+        block,
+        *(held[arg] if isinstance(arg, str) else arg for arg in args),
+        shared_bytes=launch.shared,
+        budget=SLACK + 32 * 100 * best,
+        seed=seed,
+        engine="interpreter" if quick else "auto",
+        schedule="default" if trial == 0 else "adversarial",
+    )
+    arrays = {name: value for name, value in memory.items() if isinstance(value, np.ndarray)}
+    words = np.dtype(f"u{like.itemsize}")
+    unwritten = arrays["out"].view(words) == fresh.view(words)
+    changed = tuple(
+        name for name, value in inputs.items() if name in arrays and arrays[name].tobytes() != value.tobytes()
+    )
+    return Run(entry, grid, block, launch.shared, args, arrays, unwritten, changed, report)
+
+
+def _tuple(size: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (size,) if isinstance(size, int) else tuple(size)
