@@ -5,6 +5,7 @@ Recursion is refused at load, so every function has one fixed place in each fram
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from loadsparse.gpu.simulator.program import Call, Instruction, Kernel, Program, PtxError, Variable
@@ -13,7 +14,7 @@ EXTERNALS = frozenset({"vprintf", "__assertfail"})
 """Functions of the CUDA run time that a kernel may call without defining them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """`functions` starts with the kernel; `start[name]` is the index of a function's first instruction in the
     concatenation of their instructions; `local` and `param` hold the byte offset of a function's frame in its window,
@@ -28,10 +29,7 @@ class Layout:
     local_bytes: int
     param_bytes: int
     shared_bytes: int
-
-    @property
-    def instructions(self) -> tuple[Instruction, ...]:
-        return tuple(instruction for function in self.functions for instruction in function.instructions)
+    instructions: tuple[Instruction, ...]
 
 
 def _callees(kernel: Kernel) -> list[tuple[str, Instruction]]:
@@ -44,6 +42,7 @@ def frame_bytes(variables: tuple[Variable, ...], space: str) -> int:
     return -(-max(ends, default=0) // 16) * 16
 
 
+@functools.lru_cache(maxsize=256)
 def layout(program: Program, kernel: Kernel) -> Layout:
     """Places a kernel and all functions it can reach.
 
@@ -96,4 +95,7 @@ def layout(program: Program, kernel: Kernel) -> Layout:
     def total(frame: dict[str, int], space: str) -> int:
         return max(frame[f.name] + frame_bytes((*f.parameters, *f.results, *f.variables), space) for f in functions)
 
-    return Layout(functions, start, local, param, shared, total(local, "local"), total(param, "param"), shared_bytes)
+    instructions = tuple(instruction for function in functions for instruction in function.instructions)
+    return Layout(
+        functions, start, local, param, shared, total(local, "local"), total(param, "param"), shared_bytes, instructions
+    )

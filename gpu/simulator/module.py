@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import numpy as np
 
 from loadsparse.gpu.simulator import interpreter, report
 from loadsparse.gpu.simulator.arguments import bind
-from loadsparse.gpu.simulator.layout import layout
+from loadsparse.gpu.simulator.layout import Layout, layout
 from loadsparse.gpu.simulator.limits import MAXIMUM_BLOCK, MAXIMUM_GRID, LaunchError, check_launch, dimensions, limits
 from loadsparse.gpu.simulator.parser import parse
 from loadsparse.gpu.simulator.program import Kernel, Program
@@ -30,33 +31,25 @@ WORKSPACE_BYTES = 256
 Engine = Literal["auto", "interpreter", "llvm"]
 
 
+@functools.lru_cache(maxsize=256)
+def _checked(program: Program, kernel: Kernel, arch: str) -> Layout:
+    """The layout of a kernel whose every instruction can be executed: tried on one thread without arguments."""
+    place, one = layout(program, kernel), (1, 1, 1)
+    nothing = np.zeros(0, np.uint8)
+    interpreter.check(Request(program, kernel, arch, one, one, nothing, {}, place.shared_bytes, 0, place.local_bytes))
+    return place
+
+
 class Entry:
     """One kernel of a module."""
 
     def __init__(self, module: Module, kernel: Kernel) -> None:
         self.module, self.kernel = module, kernel
-        self.layout = layout(module.program, kernel)
-        interpreter.check(self._plain_request())
+        self.layout = _checked(module.program, kernel, module.arch)
 
     def __repr__(self) -> str:
         parameters = ", ".join(f".{p.type}" + (f"[{p.size}]" if p.type == "b8" else "") for p in self.kernel.parameters)
         return f"Entry({self.kernel.name[:60]}({parameters}), {len(self.kernel.instructions)} instructions)"
-
-    def _plain_request(self) -> Request:
-        """One thread without arguments or limits: enough to translate the kernel."""
-        one = (1, 1, 1)
-        return Request(
-            self.module.program,
-            self.kernel,
-            self.module.arch,
-            one,
-            one,
-            np.zeros(0, np.uint8),
-            {},
-            self.layout.shared_bytes,
-            0,
-            self.layout.local_bytes,
-        )
 
     def request(
         self,

@@ -21,6 +21,9 @@ from loadsparse.gpu.simulator.program import (
 MAXIMUM_TEXT = 64 << 20
 """Longest PTX text accepted, in characters."""
 
+REMEMBERED_TEXT = 1 << 20
+"""The programs of the latest texts up to this length are kept, so that loading one again costs nothing."""
+
 _TERMINALS = {"NAME": "a name", "INT": "a number", "FLOAT": "a number", "SEMICOLON": "';'", "COMMA": "','"}
 
 
@@ -63,6 +66,10 @@ def parse(text: str) -> Program:
     """
     if len(text) > MAXIMUM_TEXT:
         raise PtxError(f"{len(text)} characters of PTX; at most {MAXIMUM_TEXT} are accepted")
+    return _remembered(text) if len(text) <= REMEMBERED_TEXT else _parse(text)
+
+
+def _parse(text: str) -> Program:
     text = text.rstrip("\0 \n") + "\n"
     try:
         tree = _lark().parse(text)
@@ -75,6 +82,9 @@ def parse(text: str) -> Program:
     except RecursionError:
         raise PtxError("nesting is too deep") from None
     return Module(text).build(tree)
+
+
+_remembered = lru_cache(maxsize=32)(_parse)
 
 
 def _line(text: str, line: int) -> str:

@@ -172,7 +172,7 @@ class Instruction:
         return ".".join((self.name, *self.modifiers))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Kernel:
     """One `.entry` or `.func`: flat instruction list; a program counter is an index into it.
 
@@ -195,7 +195,7 @@ class Kernel:
     required_threads: tuple[int, int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Program:
     """A whole PTX module."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -107,26 +108,29 @@ class Report:
 def build(request: Request, plan: Layout, outcome: Outcome, engine: str) -> Report:
     """The report of an engine's outcome."""
     instructions = plan.instructions
-    rows = []
-    for index, instruction in enumerate(instructions):
-        where = _location(instruction)
-        row: dict[str, Any] = {
-            "line": instruction.line,
-            "ptx": instruction.text,
-            "file": where[0],
-            "source_line": where[1],
-            "pipe": pipe(instruction.name, instruction.modifiers),
-            "executions": int(outcome.executions[index]),
-            "threads": int(outcome.threads[index]),
-        }
-        row.update({name: int(outcome.counters[name][index]) for name in COUNTERS})
-        rows.append(row)
+    names = ("executions", "threads", *COUNTERS)
+    columns = (outcome.executions, outcome.threads, *(outcome.counters[name] for name in COUNTERS))
+    counts = zip(*(column.tolist() for column in columns), strict=True)
+    rows = [{**row, **dict(zip(names, c, strict=True))} for row, c in zip(_rows(plan), counts, strict=True)]
     findings = [_finding(request, instructions, hazard) for hazard in outcome.hazards]
     seconds = {"translate": outcome.translate_seconds, "execute": outcome.execute_seconds}
     return Report(
         request.kernel.name, request.arch, engine, request.grid, request.block, findings,
-        metrics(instructions, outcome), rows, seconds, outcome.printed, outcome.stopped,
+        metrics(plan, outcome), rows, seconds, outcome.printed, outcome.stopped,
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=256)
+def _rows(plan: Layout) -> tuple[dict[str, Any], ...]:
+    """What is known of every instruction before a launch."""
+    rows = []
+    for instruction in plan.instructions:
+        file, line = _location(instruction)
+        kind = pipe(instruction.name, instruction.modifiers)
+        rows.append(
+            {"line": instruction.line, "ptx": instruction.text, "file": file, "source_line": line, "pipe": kind}
+        )
+    return tuple(rows)
 
 
 def _location(instruction: Instruction) -> tuple[str | None, int | None]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,8 +84,8 @@ class Launch:
         self.run_blocks = function(names["run_blocks"], 5)
         self.start_block = function(names["start_block"], 3)
         self.run_block = function(names["run_block"], 1)
-        self.interrupted = False
-        self.running: list[threading.Thread] = []
+        self.workers: list[Worker] = []
+        self.failure: BaseException | None = None
 
     def _table(self) -> tuple[int, int]:
         """The allocation table: (address, entries)."""
@@ -187,65 +185,74 @@ class Launch:
         """Executes every block."""
         start = time.perf_counter()
         count = self.worker_count()
-        workers = [self.worker() for _ in range(count)]
+        workers = self.workers = [self.worker() for _ in range(count)]
         clear = self.compiled.clear_bytes
         first = workers[0]
+        listener = self._hear()
+        next(listener)
+        hear = ctypes.CFUNCTYPE(_WORD)(listener.__next__)
+        if threading.current_thread() is threading.main_thread():
+            _words(first.state, 8)[L.K_HEAR // 8] = ctypes.cast(hear, ctypes.c_void_p).value or 0
         try:
-            if count > 1:
-                # a kernel that deadlocks or gets stuck does so in its first block as a rule: nothing else has run then
-                self._apart([partial(self.run_blocks, first.block, 0, 1, 1, clear)])
-                if not _stopped(first):
-                    self._apart(
-                        [
-                            partial(self.run_blocks, worker.block, number + 1, self.blocks, count, clear)
-                            for number, worker in enumerate(workers)
-                        ]
-                    )
-            elif self.compiled.observable_order:
-                self._apart([partial(self._in_order, first)])
+            if self.compiled.observable_order:
+                self._in_order(first)
             else:
-                self._apart([partial(self.run_blocks, first.block, 0, self.blocks, 1, clear)])
-        except BaseException:
-            self._interrupt(workers)
-            raise
+                # a kernel that deadlocks or gets stuck does so in its first block as a rule: nothing else has run then
+                alone = 1 if count > 1 else self.blocks
+                self.run_blocks(first.block, 0, alone, 1, clear)
+                if alone < self.blocks and not _stopped(first):
+                    self._spread(workers, alone)
+        except BaseException as error:
+            self._stop(error)
+        if self.failure is not None:
+            raise self.failure
         return self._outcome(workers, time.perf_counter() - start)
 
-    def _apart(self, tasks: list[Callable[[], object]]) -> None:
-        """Runs native code in threads of its own, so that the calling thread hears signals while it waits.
+    def _spread(self, workers: list[Worker], done: int) -> None:
+        """The remaining blocks: the calling thread takes every n-th, threads of their own the others.
 
         The threads hold this launch, and with it all memory that native code touches, until they end.
         """
-        failures: list[BaseException] = []
+        count, clear = len(workers), self.compiled.clear_bytes
 
-        def execute(task: Callable[[], object]) -> None:
+        def execute(number: int) -> None:
+            self.run_blocks(workers[number].block, done + number, self.blocks, count, clear)
+
+        threads = [threading.Thread(target=execute, args=(number,)) for number in range(1, count)]
+        try:
+            for thread in threads:
+                thread.start()
+            execute(0)
+        except BaseException as error:
+            self._stop(error)
+        while any(thread.is_alive() for thread in threads):
             try:
-                if not self.interrupted:
-                    task()
+                for thread in threads:
+                    # in steps: where a wait cannot be interrupted, a signal is heard between them
+                    while thread.is_alive():
+                        thread.join(0.2)
             except BaseException as error:
-                failures.append(error)
+                self._stop(error)
 
-        for task in tasks:
-            self.running.append(threading.Thread(target=execute, args=(task,)))
-            self.running[-1].start()
-        self._join()
-        if failures:
-            raise failures[0]
+    def _hear(self) -> Iterator[int]:
+        """Native code in the main thread resumes this now and then: Python runs pending signal handlers where a
+        generator resumes, which is inside the `try` (a plain callback would run them before its first line).
+        """
+        while True:
+            try:
+                while True:
+                    yield 0
+            except GeneratorExit:
+                return
+            except BaseException as error:
+                self._stop(error)
 
-    def _join(self) -> None:
-        for thread in self.running:
-            # in steps: where a wait cannot be interrupted, a signal is heard between them
-            while thread.is_alive():
-                thread.join(0.2)
-
-    def _interrupt(self, workers: list[Worker]) -> None:
-        """Stops all native code at its next backward branch or end of a turn, and waits until it has ended."""
-        self.interrupted = True
-        for worker in workers:
+    def _stop(self, error: BaseException) -> None:
+        """Ends all native code at its next backward branch or end of a turn; `run` raises the first error."""
+        self.failure = self.failure or error
+        for worker in self.workers:
             state = _words(worker.state, 8)
             state[L.K_BUDGET // 8], state[L.K_STOPPED // 8] = 0, L.BUDGET + 1
-        while any(thread.is_alive() for thread in self.running):
-            with contextlib.suppress(BaseException):  # another signal: the launch is ending already
-                self._join()
 
     def worker_count(self) -> int:
         """Threads over which blocks are spread: one if their order could be observed."""

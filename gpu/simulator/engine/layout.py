@@ -71,6 +71,8 @@ K_BUDGET = 0
 K_STOPPED = 8
 K_STEALS = 16
 K_INSTRUCTIONS = 24
+K_POLL = 32
+K_HEAR = 40
 WORKER_BYTES = 64
 
 # warp
@@ -91,6 +93,9 @@ W_MATRIX_DEFINED = 12288
 W_ARRIVALS = 12800
 W_REGISTERS = 12864
 """W_DATA: up to 4 elements of 32 lanes, 256 bytes apart; W_DEFINED: their masks; W_SCRATCH: bank and segment lists."""
+
+POLL_INTERVAL = 10_000_000
+"""Thread instructions between two looks for signals, where the calling thread itself runs native code."""
 
 # warp status
 READY, AT_BARRIER, FINISHED = 0, 1, 2

@@ -9,6 +9,7 @@ from loadsparse.gpu.simulator.engine.native import (
     ctz,
     fill,
     inline,
+    invoke,
     invoke2,
     load32,
     load64,
@@ -89,6 +90,8 @@ def run_block(B: int) -> int:
             if load64(W + L.W_STATUS) == L.READY:
                 store64(B + L.B_TURN, 0)
                 reason = invoke2(load64(B + L.B_RUN), B, W)
+                if load64(worker + L.K_INSTRUCTIONS) >= load64(worker + L.K_POLL):
+                    hear(worker)
                 if reason == L.STOPPED or load64(worker + L.K_STOPPED) != 0:
                     return STOPPED
                 if reason == L.YIELDED:
@@ -102,6 +105,14 @@ def run_block(B: int) -> int:
                 return deadlock(B)
             return GAVE_WAY
     return FINISHED
+
+
+def hear(worker: int) -> int:
+    """Calls back, so that Python handles signals; a handler that raises stops the workers."""
+    store64(worker + L.K_POLL, load64(worker + L.K_INSTRUCTIONS) + L.POLL_INTERVAL)
+    if load64(worker + L.K_HEAR) != 0:
+        invoke(load64(worker + L.K_HEAR))
+    return 0
 
 
 def deadlock(B: int) -> int:
