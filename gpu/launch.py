@@ -35,6 +35,7 @@ class Launch:
     ascending order of the ranges in float32 (round to nearest), then rounded to the output type.
     algorithm: the oracle in reference/spmm that adds in the same order.
     semantics: "dense" multiplies every element (0 x Inf is NaN), "stored" only those that the format stores.
+    counts: of a grouped product, how many columns of C belong to each expert, in order.
     """
 
     steps: tuple[Step, ...]
@@ -48,6 +49,7 @@ class Launch:
     in_format: str
     workspace: tuple[str, ...] = ()
     algorithm: Algorithm = "lscd"
+    counts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "buffers", MappingProxyType(dict(self.buffers)))

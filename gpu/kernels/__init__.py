@@ -7,17 +7,25 @@ The protocol, which a kernel of your own follows too (any object with these thre
     plan(encoded, b, arch="sm_80", split_k=None)
                                  -> Launch: PTX, grid, block and buffers for C[m, n] = A[m, k] x B[k, n]
 
+The grouped kernels ("grouped_bitmap", "grouped_lscd") encode a list of weights and plan with the tokens of each expert.
+
 `plan` raises ValueError with one line for arguments it cannot serve, and promises in the Launch the order in which it
 adds (`splits`) and what it does with zeros (`semantics`), so that the result can be compared bit for bit.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 from numpy.typing import NDArray
 
 from loadsparse.gpu.launch import Launch
+
+if TYPE_CHECKING:
+    from loadsparse.gpu.kernels.grouped import Grouped
+
+GROUPED = ("grouped_bitmap", "grouped_lscd")
+"""Kernels of a sparse MoE layer: many weights, each with columns of its own; see `grouped.Grouped`."""
 
 
 class Kernel(Protocol):
@@ -49,9 +57,21 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in known() if name != "twofour")
 
 
-def get(name: str) -> Kernel:
+@overload
+def get(name: Literal["grouped_bitmap", "grouped_lscd"]) -> Grouped: ...  # type: ignore[overload-overlap]
+
+
+@overload
+def get(name: str) -> Kernel: ...
+
+
+def get(name: str) -> Any:
     """The kernel of that name.  Raises ValueError that lists the known names."""
+    if name in GROUPED:
+        from loadsparse.gpu.kernels.grouped import Grouped
+
+        return Grouped(name.removeprefix("grouped_"))
     kernels = known()
     if name not in kernels:
-        raise ValueError(f"unknown kernel {name!r}: known are {', '.join(kernels)}")
+        raise ValueError(f"unknown kernel {name!r}: known are {', '.join((*kernels, *GROUPED))}")
     return kernels[name]

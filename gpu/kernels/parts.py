@@ -282,7 +282,7 @@ def plan_tiles(
     buffers |= {"b": np.ascontiguousarray(b), "c": np.zeros((m, n), b.dtype)}
     target = "c" if direct else "partials"
     grid = (strips, blocks, splits)
-    args = (*tiling.weights, "b", target, *sizes)
+    args: tuple[str | np.generic | int | float, ...] = (*tiling.weights, "b", target, *sizes)
     steps = [Step(ptx, name, grid, (tiling.threads(panels), 1, 1), tiling.shared_bytes(panels), args)]
     if not direct:
         buffers["partials"] = np.zeros((splits, blocks, strips * height, 8 * panels), np.float32)

@@ -13,9 +13,11 @@ import numpy as np
 from loadsparse.gpu import device as gpu
 from loadsparse.gpu import kernels, simulator
 from loadsparse.gpu.kernels import Kernel
+from loadsparse.gpu.kernels.grouped import Grouped
 from loadsparse.gpu.launch import Launch
 from loadsparse.gpu.verify import child, execute, explain
 from loadsparse.gpu.verify.errors import InputError
+from loadsparse.gpu.verify.experts import ExpertCase, deal, judge_experts
 from loadsparse.gpu.verify.handover import to_launch
 from loadsparse.gpu.verify.inputs import KINDS, Case, cases, random_case, real_cases
 from loadsparse.gpu.verify.judge import as_matrix, judge
@@ -25,6 +27,9 @@ Progress = Callable[[str, int, int], None]
 
 SMALL = 2**14
 """Elements of A times panels of 8 columns up to which interpreting is quicker than translating a kernel first."""
+
+DEALT = ("random",)
+"""Inputs of a grouped kernel when none are asked for: it shares its arithmetic with a plain kernel."""
 
 PROVES_NOT = (
     "A green row does not prove: other shapes and values, other schedules of warps and blocks than the executed ones, "
@@ -53,17 +58,18 @@ def judge_launch(
         done = execute.run(launch, seed=seed, **options)
     except (simulator.PtxError, simulator.LaunchError, gpu.NoGpu) as error:
         raise InputError(f"{kernel}: {error}") from None
-    verdict = judge(
-        done.c,
-        case.a,
-        case.b,
-        dtype="bf16" if case.dtype == "bf16" else None,
-        arch=launch.arch,
-        splits=launch.splits or None,
-        semantics=launch.semantics,
-        algorithm=getattr(launch, "algorithm", "lscd"),
-        seed=seed,
-    )
+    declared: dict[str, Any] = {
+        "dtype": "bf16" if case.dtype == "bf16" else None,
+        "arch": launch.arch,
+        "splits": launch.splits or None,
+        "semantics": launch.semantics,
+        "algorithm": getattr(launch, "algorithm", "lscd"),
+        "seed": seed,
+    }
+    if isinstance(case, ExpertCase):
+        verdict = judge_experts(done.c, case.a, case.b, case.counts, **declared)
+    else:
+        verdict = judge(done.c, case.a, case.b, **declared)
     failures = []
     if verdict.first is not None:
         row, column = verdict.first.row, verdict.first.column
@@ -148,7 +154,11 @@ def verify(
     chosen = _kernels(kernel)
     rows: list[Row] = []
     for found in chosen:
-        for case, launch in _launches(found, given, arch, split_k, time_limit, memory_limit):
+        mine = given
+        if isinstance(found, Grouped):
+            asked = any(choice is not None for choice in (inputs, shape, weights))
+            mine = [deal(case, seed) for case in given if asked or case.name in DEALT]
+        for case, launch in _launches(found, mine, arch, split_k, time_limit, memory_limit):
             m, n, k = case.shape
             quick = not isinstance(found, tuple) and m * k * -(-n // 8) <= SMALL
             if progress is not None:
@@ -158,15 +168,15 @@ def verify(
     return Result(tuple(rows), seed, (f"seed {seed} repeats these inputs", WHERE[device], PROVES_NOT))
 
 
-def _kernels(kernel: str | Kernel | Iterable[str | Kernel] | None) -> list[tuple[str, str] | Kernel]:
+def _kernels(kernel: str | Kernel | Iterable[str | Kernel] | None) -> list[tuple[str, str] | Kernel | Grouped]:
     """Kernels, and (path, function) pairs for what lives in a file of the user's."""
     if kernel is None:
-        wanted: list[str | Kernel] = list(kernels.names())
+        wanted: list[str | Kernel] = [*kernels.names(), *kernels.GROUPED]
     elif isinstance(kernel, str) or not isinstance(kernel, Iterable):
         wanted = [kernel]
     else:
         wanted = list(kernel)
-    found: list[tuple[str, str] | Kernel] = []
+    found: list[tuple[str, str] | Kernel | Grouped] = []
     for item in wanted:
         if not isinstance(item, str):
             found.append(item)
@@ -185,7 +195,7 @@ def _kernels(kernel: str | Kernel | Iterable[str | Kernel] | None) -> list[tuple
 
 
 def _launches(
-    kernel: tuple[str, str] | Kernel,
+    kernel: tuple[str, str] | Kernel | Grouped,
     given: list[Case],
     arch: str,
     split_k: int | None,
@@ -203,7 +213,12 @@ def _launches(
         return
     for case in given:
         try:
-            launch = kernel.plan(kernel.encode(case.a, case.dtype), case.b, arch=arch, split_k=split_k)
+            encoded = kernel.encode(case.a, case.dtype)
+            if isinstance(kernel, Grouped):
+                assert isinstance(case, ExpertCase)
+                launch = kernel.plan(encoded, case.b, case.counts, arch, split_k)
+            else:
+                launch = kernel.plan(encoded, case.b, arch, split_k)
         except ValueError as error:
             raise InputError(f"{kernel.name} on {case.name}: {error}") from None
         yield case, launch

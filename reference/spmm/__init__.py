@@ -6,6 +6,7 @@ return the very bits a kernel must write; `rows=` computes a sample of the rows 
 
 from loadsparse.reference.spmm.bounds import accurate, dense64, error_bound, order_free_bound
 from loadsparse.reference.spmm.cuda_cores import sparta, sputnik
+from loadsparse.reference.spmm.grouped import expert_columns, grouped, grouped_bound
 from loadsparse.reference.spmm.tensor_cores import dense, lscd, two_four, two_four_positions
 
 __all__ = [
@@ -13,6 +14,9 @@ __all__ = [
     "dense",
     "dense64",
     "error_bound",
+    "expert_columns",
+    "grouped",
+    "grouped_bound",
     "lscd",
     "order_free_bound",
     "sparta",

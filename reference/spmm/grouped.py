@@ -1,0 +1,72 @@
+"""The product of a mixture of experts: every expert's weights times the columns of its own tokens."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadsparse.reference.spmm.bounds import error_bound
+from loadsparse.reference.spmm.matrices import Matrix, Range
+from loadsparse.reference.spmm.tensor_cores import lscd
+
+
+def expert_columns(counts: Sequence[int], columns: int) -> list[slice]:
+    """Columns of every expert, for tokens sorted by expert; counts[e] >= 0 tokens each, `columns` in all.
+
+    >>> expert_columns([2, 0, 1], 3)
+    [slice(0, 2, None), slice(2, 2, None), slice(2, 3, None)]
+    """
+    if any(count < 0 for count in counts) or sum(counts) != columns:
+        raise ValueError(f"counts must be at least 0 and add up to the {columns} columns of B: {list(counts)[:8]}")
+    edges = [0, *np.cumsum(np.asarray(counts, dtype=np.int64)).tolist()]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
+def grouped(
+    experts: Sequence[Matrix],
+    b: Matrix,
+    counts: Sequence[int],
+    *,
+    arch: str,
+    splits: Sequence[Range] | None = None,
+    in_format: str = "f16",
+    out_format: str = "f16",
+    semantics: str = "dense",
+) -> Matrix:
+    """C[:, of e] = A_e B[:, of e]: A_e [M, K] for every expert, B [K, N] with tokens sorted by expert -> C [M, N].
+
+    counts[e] is how many columns expert e owns, 0 included. Each product is `lscd`, with the same K ranges.
+
+    >>> one, two = np.float16([[1, 1]]), np.float16([[0, 3]])
+    >>> grouped([one, two], np.float16([[1, 2, 3], [4, 5, 6]]), [1, 2], arch="sm_80").tolist()
+    [[5.0, 15.0, 18.0]]
+    """
+    _check(experts, counts)
+    how: dict[str, Any] = {"arch": arch, "splits": splits, "in_format": in_format, "out_format": out_format}
+    owned = zip(experts, expert_columns(counts, b.shape[1]), strict=True)
+    return np.concatenate([lscd(a, b[:, own], semantics=semantics, **how) for a, own in owned], axis=1)
+
+
+def grouped_bound(
+    experts: Sequence[Matrix],
+    b: Matrix,
+    counts: Sequence[int],
+    *,
+    arch: str,
+    splits: Sequence[Range] | None = None,
+    in_format: str = "f16",
+    out_format: str = "f16",
+    semantics: str = "dense",
+) -> NDArray[np.float64]:
+    """`error_bound` of `grouped` with the same arguments: float64 [M, N]."""
+    _check(experts, counts)
+    how: dict[str, Any] = {"arch": arch, "splits": splits, "in_format": in_format, "out_format": out_format}
+    owned = zip(experts, expert_columns(counts, b.shape[1]), strict=True)
+    return np.concatenate([error_bound(a, b[:, own], semantics=semantics, **how) for a, own in owned], axis=1)
+
+
+def _check(experts: Sequence[Matrix], counts: Sequence[int]) -> None:
+    if not len(experts) or len(experts) != len(counts):
+        raise ValueError(f"{len(experts)} experts and {len(counts)} counts: each expert needs one")
