@@ -28,14 +28,14 @@ show(
 #
 # ## You will learn
 #
-# 1. to write a kernel, one small function that thousands of threads execute;
+# 1. to write a [kernel](glossary.md#kernel), one small function that thousands of [threads](glossary.md#thread) execute;
 # 2. to run it without a GPU and to read what the report says;
 # 3. to break it on purpose and to find the line.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
 #
-# A GPU has no loop over the elements. You write the *body* of the loop, and say how often it runs. Threads come in blocks; here four blocks of 32 threads share 100 elements, so 28 threads must do nothing.
+# A GPU has no loop over the elements. You write the *body* of the loop, and say how often it runs. Threads come in [blocks](glossary.md#block-thread-block); here four blocks of 32 threads share 100 elements, so 28 threads must do nothing.
 
 # %%
 import numpy as np
@@ -59,7 +59,7 @@ assert np.array_equal(out, x + 1)
 #
 # ### The kernel
 #
-# The same body in [Numba-CUDA](https://nvidia.github.io/numba-cuda/). `cuda.grid(1)` is the number of this thread in the whole grid. `float32(1)` keeps the sum in 32 bits: a bare `1.0` would be a 64-bit number, and so would the addition.
+# The same body in [Numba-CUDA](https://nvidia.github.io/numba-cuda/). `cuda.grid(1)` is the number of this thread in the whole [grid](glossary.md#grid). `float32(1)` keeps the sum in 32 bits: a bare `1.0` would be a 64-bit number, and so would the addition.
 
 # %%
 from numba import cuda, float32
@@ -80,7 +80,7 @@ assert report.ok
 print(out[:5], "...", out[-1])
 
 # %% [markdown]
-# That was NVIDIA's real compiler, and every instruction that it made was executed. Here is the middle of the kernel, in PTX, the assembly language of NVIDIA GPUs; beside it how many *warps* (groups of 32 threads that step together) executed the line, and how many threads.
+# That was NVIDIA's real compiler, and every instruction that it made was executed. Here is the middle of the kernel, in [PTX](glossary.md#ptx), the assembly language of NVIDIA GPUs; beside it how many *[warps](glossary.md#warp)* (groups of 32 threads that step together) executed the line, and how many threads.
 
 # %%
 for row in report.lines[10:]:
@@ -128,7 +128,7 @@ assert (hazard.kind, hazard.thread, hazard.count) == ("bounds", (4, 0, 0), 28)
 # %% [markdown]
 # ## Check it against the oracle
 #
-# An *oracle* is a short, obvious definition of the right answer that shares no code with what it judges. For `add_one` it was `x + 1`. For the kernels of this project it is NumPy in `loadsparse.reference`, and the comparison is bit for bit. Here is the project's main kernel, in
+# An *[oracle](glossary.md#oracle)* is a short, obvious definition of the right answer that shares no code with what it judges. For `add_one` it was `x + 1`. For the kernels of this project it is NumPy in `loadsparse.reference`, and the comparison is bit for bit. Here is the project's main kernel, in
 # exactly the way you ran your own: sparse weights A times a few columns B.
 
 # %%
@@ -152,7 +152,7 @@ print(
 #
 # ## Numbers
 #
-# A report also *counts*. Memory is fetched in *sectors* of 32 bytes. If neighbouring threads read neighbouring numbers, a warp needs 4 sectors for its 32 floats. What if thread i reads element s·i?
+# A report also *counts*. Memory is fetched in *[sectors](glossary.md#sector)* of 32 bytes. If neighbouring threads read neighbouring numbers, a warp needs 4 sectors for its 32 floats. What if thread i reads element s·i?
 
 # %%
 
@@ -225,5 +225,5 @@ assert simulator.run(backwards)[1, 32](data, sink).metrics[LOADS] == 4
 # %% [markdown]
 # ## Summary
 #
-# A kernel is the body of a loop; the grid says how often it runs; each thread finds its element itself. The simulator executes the compiler's real output, compares, counts and names what is wrong. Next: [why skinny matmuls starve Tensor
+# A kernel is the body of a loop; the grid says how often it runs; each thread finds its element itself. The simulator executes the compiler's real output, compares, counts and names what is wrong. Next: why [[skinny](glossary.md#skinny) matmuls starve Tensor
 # Cores](01_skinny_matmuls.ipynb), the problem that the rest of this door solves, or [threads, blocks, barriers](03_threads_blocks_barriers.ipynb), if you want to write kernels first.

@@ -2,7 +2,19 @@
 # # Why skinny matmuls starve Tensor Cores, and what loading sparse buys
 #
 # *A language model answers one token at a time. Why does a GPU that can do 312 trillion operations a second spend most of that time waiting?*
-#
+
+# %%
+from pictures import canvas, flow, show
+
+show(
+    flow(
+        ["weights,\none in five stored", "a dense tile in\nshared memory", "Tensor Cores", "8 columns\nof results"],
+        ["load as sparse", "multiply the zeros too", ""],
+    ),
+    "Four boxes: stored weights are loaded as sparse, become a dense tile on chip, go through Tensor Cores with all their zeros, and give eight columns.",
+)
+
+# %% [markdown]
 # | | |
 # |---|---|
 # | Prerequisites | NumPy; no CUDA |
@@ -13,7 +25,7 @@
 #
 # 1. to tell from a matmul's shape whether arithmetic or memory limits it;
 # 2. how many bytes a pruned weight matrix needs in four formats, and what no format can beat;
-# 3. what "load as sparse, compute as dense" does, by running such a kernel, instruction by instruction, without a GPU.
+# 3. what "[load as sparse](glossary.md#lscd-load-as-sparse-compute-as-dense), compute as dense" does, by running such a [kernel](glossary.md#kernel), instruction by instruction, without a GPU.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
@@ -42,15 +54,13 @@ print(f"stored {len(values)} of {A.size} weights; the product is the same")
 #
 # ### Arithmetic or memory?
 #
-# The product does $2MNK$ floating-point operations and must move at least $2(MK + KN + MN)$ bytes in FP16. Their quotient is the *arithmetic intensity*. For A with a compression ratio $CR$ it is
+# The product does $2MNK$ floating-point operations and must move at least $2(MK + KN + MN)$ bytes in FP16. Their quotient is the *[arithmetic intensity](glossary.md#arithmetic-intensity)*; `reference.spmm` holds the product itself. For A with a compression ratio $CR$ it is
 #
 # $$ I = \frac{MNK}{MK/CR + KN + MN} \;\approx\; N \cdot CR \quad\text{FLOP per byte, for skinny } N. $$
 #
-# An A100 (80 GB) is cited with 312 TFLOP/s on its Tensor Cores and 2039 GB/s of memory bandwidth: it needs 153 FLOP per byte to be busy. A matmul with N = 16 offers about 16.
+# An A100 (80 GB) is cited with 312 TFLOP/s on its [Tensor Cores](glossary.md#tensor-core) and 2039 GB/s of memory bandwidth: it needs 153 FLOP per byte to be busy. A matmul with N = 16 offers about 16.
 
 # %%
-from pictures import canvas, show
-
 PEAK = 312e12  # FLOP/s, FP16 Tensor Cores, cited: NVIDIA A100 data sheet
 BANDWIDTH = 2039e9  # bytes/s, cited: the same
 
@@ -78,8 +88,8 @@ print(f"needed: {PEAK / BANDWIDTH:.0f} FLOP/byte; offered at N = 16: {intensity(
 #
 # ### How many bytes?
 #
-# With density $d = 1 - \text{sparsity}$, bytes per element of A: dense 2; CSR with 16-bit columns $4d$ (and row pointers); tiled-CSL $4d$; a bitmap $2d + 1/8$. No encoding of random positions beats the
-# entropy floor $2d + H(d)/8$, $H$ in bits.
+# With [density](glossary.md#density) $d = 1 - \text{sparsity}$, bytes per element of A: dense 2; CSR with 16-bit columns $4d$ (and row pointers); [tiled-CSL](glossary.md#tiled-csl) $4d$; a [bitmap](glossary.md#bitmap) $2d + 1/8$. No encoding of random positions beats the
+# [entropy floor](glossary.md#entropy-floor) $2d + H(d)/8$, $H$ in bits.
 
 # %%
 from loadsparse.reference import formats, pruning, weights
@@ -112,8 +122,8 @@ assert abs(measured[3] - 0.8) < 0.05  # 4 bytes x 20 % plus padding and offsets
 # %% [markdown]
 # ## Check it against the oracle
 #
-# Now the real thing. `lscd` is the Flash-LLM kernel written in Numba-CUDA. NVIDIA's compiler turns it into PTX, the assembly of GPUs; our simulator executes that PTX with the arithmetic of an A100's
-# Tensor Cores; and the result must equal the oracle in **every bit**.
+# Now the real thing. `lscd` is the Flash-LLM kernel written in Numba-CUDA. NVIDIA's compiler turns it into [PTX](glossary.md#ptx), the assembly of GPUs; our simulator executes that PTX with the arithmetic of an A100's
+# Tensor Cores; and the result must equal the [oracle](glossary.md#oracle) in **every bit**.
 
 # %%
 from loadsparse.gpu import kernels
@@ -156,16 +166,40 @@ assert np.all(np.diff(flash_llm) < 0)
 print(f"speed-up at 80 %: {cublas / flash_llm[2]:.2f}x; with no weights at all: {cublas / flash_llm[-1]:.2f}x")
 
 # %% [markdown]
-# At 60 to 70 % the time *is* the bytes. With no nonzero at all a third of the dense time remains: zeroing tiles, barriers, multiplying zeros. That floor is what a better kernel must remove, too.
+# At 60 to 70 % the time *is* the bytes. With no nonzero at all a third of the dense time remains: zeroing tiles, [barriers](glossary.md#barrier), multiplying zeros. That floor is what a better kernel must remove, too.
 
 # %% [markdown]
 # ## Exercises
 #
 # 1. At which N does the arithmetic of the redundant zeros become the limit, dense and at 80 %? Read it off the first figure, then derive it from the formula.
-# 2. A 4-bit dense matrix needs 0.625 bytes per weight (with its scales). From which sparsity on does tiled-CSL in FP16 move fewer bytes? The bitmap?
+# 2. A 4-bit dense matrix needs 0.625 bytes per weight (with its scales). From which [sparsity](glossary.md#sparsity) on does tiled-CSL in FP16 move fewer bytes? The bitmap?
 # 3. Change `arch` to `"sm_90"` in the check above. Do the bits of the product change? Why may they?
 #
+# <details><summary>Answers</summary>
+#
+# 1. Dense at N = 157, at 80 % sparsity at N = 63. From $I(N) = 153$: $N\,(1 - 153\,(1/M + 1/K)) = 153/CR$, with CR = 2.5.
+# 2. 4d < 0.625 from 84.4 % sparsity on; 2d + 1/8 < 0.625 from 75 % on.
+# 3. Here not one of 2,048 elements changes: 4-bit weights have short significands, so little is cut off, and the result is rounded to 16 bits. They may, because an H100 adds 16 products at once and an A100 twice 8; with random weights some do, the cell counts how many.
+#
+# </details>
+
+# %%
+ridge = PEAK / BANDWIDTH
+for compression, answer in ((1, 157), (2.5, 63)):
+    exact = ridge / compression / (1 - ridge * (1 / shape[0] + 1 / shape[1]))
+    assert answer - 1 < exact <= answer
+assert abs(1 - 0.625 / 4 - 0.844) < 0.001
+assert 1 - (0.625 - 1 / 8) / 2 == 0.75
+drawn = pruning.magnitude(rng.standard_normal(part.shape).astype(np.float16), 0.8)
+differing = []
+for weight in (part, drawn):
+    c80, c90 = (lscd.plan(lscd.encode(weight), activations, arch=arch).run()[0] for arch in ("sm_80", "sm_90"))
+    differing.append(int(np.count_nonzero(c80 != c90)))
+print(f"exercise 3: {differing[0]} of {product.size} elements differ; with random weights {differing[1]}")
+assert differing[0] == 0 < differing[1]
+
+# %% [markdown]
 # ## Summary
 #
-# Decoding multiplies large weights with few columns: about N FLOP per byte, a tenth of what Tensor Cores need. Time is bytes, so store fewer and rebuild the tile on chip. Read next: the Flash-LLM paper (arXiv 2309.10285), sections 3
-# and 4; then tutorial 02 for the other half of this project.
+# [Decoding](glossary.md#decoding) multiplies large weights with few columns: about N FLOP per byte, a tenth of what Tensor Cores need. Time is bytes, so store fewer and rebuild the tile on chip. Next: [threads, blocks, barriers](03_threads_blocks_barriers.ipynb), the first step
+# towards writing such a kernel. The Flash-LLM paper (arXiv 2309.10285), sections 3 and 4, tells the same story from above. The other door begins at [an MoE layer in thirty lines](28_an_moe_layer_in_thirty_lines.ipynb).

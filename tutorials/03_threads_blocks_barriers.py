@@ -37,9 +37,9 @@ assert rows[-1][0] == numbers.sum() == 31
 #
 # ## You will learn
 #
-# 1. what the threads of a block share, and why blocks share only slow memory;
-# 2. what a barrier promises, and what happens without one, or with one that not everybody reaches;
-# 3. why *which* threads are idle matters as much as how many: warps.
+# 1. what the [threads](glossary.md#thread) of a [block](glossary.md#block-thread-block) share, and why blocks share only slow memory;
+# 2. what a [barrier](glossary.md#barrier) promises, and what happens without one, or with one that not everybody reaches;
+# 3. why *which* threads are idle matters as much as how many: [warps](glossary.md#warp).
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
@@ -62,7 +62,7 @@ assert (shared[0], steps) == (values.sum(), 10)
 #
 # ### Shared memory
 #
-# The threads of one block own a small, fast piece of *shared memory*; everybody else cannot see it. Each thread first copies one number into it. `cuda.syncthreads()` is the barrier: nobody passes until all threads of the block have arrived, and what was written before it is seen after it.
+# The threads of one block own a small, fast piece of *[shared memory](glossary.md#shared-memory)*; everybody else cannot see it. Each thread first copies one number into it. `cuda.syncthreads()` is the barrier: nobody passes until all threads of the block have arrived, and what was written before it is seen after it.
 
 # %%
 from numba import cuda, int32
@@ -94,7 +94,7 @@ assert report.ok
 assert partial.tolist() == values.reshape(4, WIDTH).sum(axis=1).tolist()
 
 # %% [markdown]
-# Four blocks leave four sums. There is no barrier across blocks, so the last addition is another kernel, an atomic addition, or, as here, NumPy's.
+# Four blocks leave four sums. There is no barrier across blocks, so the last addition is another [kernel](glossary.md#kernel), an [atomic](glossary.md#atomic) addition, or, as here, NumPy's.
 #
 # ### Without the barrier
 #
@@ -124,7 +124,7 @@ print("right by luck" if np.array_equal(partial, values.reshape(4, WIDTH).sum(ax
 assert race.source_line == 9
 
 # %% [markdown]
-# A *race*: two threads touch the same place, at least one writes, and nothing orders them. The simulator reports it from the accesses themselves, whatever the result was in this order of events.
+# A *[race](glossary.md#race)*: two threads touch the same place, at least one writes, and nothing orders them. The simulator reports it from the accesses themselves, whatever the result was in this order of events.
 #
 # ### A barrier that not everybody reaches
 #
@@ -152,7 +152,7 @@ assert not stuck.ok
 # %% [markdown]
 # ## Check it against the oracle
 #
-# Sums of integers have one right answer, in any order. Sums of floats do not: the tree adds in another order than a loop. The oracle therefore has to add in the tree's order, and then the bits agree.
+# Sums of integers have one right answer, in any order. Sums of floats do not: the tree adds in another order than a loop. The [oracle](glossary.md#oracle) therefore has to add in the tree's order, and then the bits agree.
 
 # %%
 from numba import float32

@@ -27,9 +27,9 @@ show(
 #
 # ## You will learn
 #
-# 1. to cut a product into tiles, so that a block fetches each number once and uses it many times;
-# 2. why the loop needs *two* barriers, and what the race of the forgotten one looks like;
-# 3. what a bank conflict is, and how one column of padding removes 32 of them.
+# 1. to cut a product into tiles, so that a [block](glossary.md#block-thread-block) fetches each number once and uses it many times;
+# 2. why the loop needs *two* [barriers](glossary.md#barrier), and what the [race](glossary.md#race) of the forgotten one looks like;
+# 3. what a [bank conflict](glossary.md#bank-conflict) is, and how one column of padding removes 32 of them.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
@@ -57,7 +57,7 @@ print(f"fetched {fetched:,} numbers instead of {2 * M * N * K:,}: {2 * M * N * K
 #
 # ### One thread per element, no tiles
 #
-# Blocks may be two-dimensional: here 16 × 16 threads. The *row* is on `y` and the *column* on `x`, because threads that are neighbours in `x` sit in one warp and should touch neighbouring memory.
+# Blocks may be two-dimensional: here 16 × 16 [threads](glossary.md#thread). The *row* is on `y` and the *column* on `x`, because threads that are neighbours in `x` sit in one [warp](glossary.md#warp) and should touch neighbouring memory.
 
 # %%
 from numba import cuda, float32
@@ -82,7 +82,7 @@ assert np.array_equal(c, A @ B)
 # %% [markdown]
 # ### With tiles in shared memory
 #
-# Each thread fetches one number of A's tile and one of B's; then everybody multiplies from shared memory. Count the barriers.
+# Each thread fetches one number of A's tile and one of B's; then everybody multiplies from [shared memory](glossary.md#shared-memory). Count the barriers.
 
 # %%
 
@@ -162,7 +162,7 @@ assert any(wrong)
 # %% [markdown]
 # ## Check it against the oracle
 #
-# With small integers every order of additions gives the same bits, so `A @ B` is the oracle. With real numbers the kernel adds in ascending k, in float32, and the compiler fuses each multiplication with its addition (`fma`: one rounding instead of two). An oracle that does the same agrees in every
+# With small integers every order of additions gives the same bits, so `A @ B` is the [oracle](glossary.md#oracle). With real numbers the [kernel](glossary.md#kernel) adds in ascending k, in float32, and the compiler fuses each multiplication with its addition (`fma`: one rounding instead of two). An oracle that does the same agrees in every
 # bit; NumPy's own product does not have to.
 
 # %%
@@ -182,7 +182,7 @@ assert np.mean(c == rounded) < 0.9
 # %% [markdown]
 # ## Numbers
 #
-# What did tiles buy? *Counted*: sectors of 32 bytes that warps asked global memory for, and wavefronts, the turns that shared memory needs.
+# What did tiles buy? *Counted*: [sectors](glossary.md#sector) of 32 bytes that warps asked [global memory](glossary.md#global-memory) for, and [wavefronts](glossary.md#wavefront), the turns that shared memory needs.
 
 # %%
 SECTORS = "l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum"
@@ -198,7 +198,7 @@ print(f"global memory: {untiled.metrics[SECTORS] / good.metrics[SECTORS]:.0f} ti
 # %% [markdown]
 # ### Banks
 #
-# Shared memory has 32 banks, one 4-byte word each per turn: word w lies in bank w mod 32. If two lanes want *different* words of one bank, they take turns. Read a 32 × 32 tile along its columns, and all 32 lanes want the same bank. One column of padding moves each row by one bank.
+# Shared memory has 32 [banks](glossary.md#bank), one 4-byte word each per turn: word w lies in bank w mod 32. If two [lanes](glossary.md#lane) want *different* words of one bank, they take turns. Read a 32 × 32 tile along its columns, and all 32 lanes want the same bank. One column of padding moves each row by one bank.
 
 # %%
 
@@ -264,4 +264,4 @@ assert (np.gcd(34, 32), np.gcd(40, 32)) == (2, 8)
 # ## Summary
 #
 # A tile is fetched once and used by a whole block: traffic falls by the width of the tile. The loop needs two barriers, one before the tile is read and one before it is overwritten; the race of a missing one is named by its lines, whatever the result was. And 32 banks want 32 different words at most once each: pad, or, as the
-# next chapter does, swizzle. Next: [tiled-CSL by hand](05_tiled_csl_by_hand.ipynb).
+# next chapter does, [swizzle](glossary.md#swizzle). Next: [tiled-CSL by hand](05_tiled_csl_by_hand.ipynb).

@@ -29,7 +29,7 @@ show(
 # ## You will learn
 #
 # 1. to encode and decode a weight by hand: 16 bits of value, 16 bits of place;
-# 2. why the place is *swizzled*, and what that does to banks;
+# 2. why the place is *swizzled*, and what that does to [banks](glossary.md#bank);
 # 3. how the order of the items decides the number of turns, and what no order can beat.
 
 # %% [markdown]
@@ -76,11 +76,11 @@ print(
 assert word in encoded.items.tolist()
 
 # %% [markdown]
-# Four words, not one: a lane loads 16 bytes at once, so each tile is filled up to a multiple of four items. The three pads carry the value 0 to three *different empty* places; three words 0x00000000 would all store to place 0 and race with a real element there.
+# Four words, not one: a [lane](glossary.md#lane) loads 16 bytes at once, so each tile is filled up to a multiple of four items. The three pads carry the value 0 to three *different empty* places; three words 0x00000000 would all store to place 0 and [race](glossary.md#race) with a real element there.
 #
 # ### Why swizzle?
 #
-# Later, `ldmatrix` reads 8 rows × 16 bytes at once. Rows are 128 bytes long, which is exactly once around the 32 banks: without the swizzle the eight pieces lie in the same four banks. XOR with the row moves each row's piece to another place.
+# Later, `ldmatrix` reads 8 rows × 16 bytes at once. Rows are 128 bytes long, which is exactly once around the 32 banks: without the [swizzle](glossary.md#swizzle) the eight pieces lie in the same four banks. XOR with the row moves each row's piece to another place.
 
 # %%
 r, chunk = np.arange(8)[:, None], np.arange(8)[None, :]
@@ -100,7 +100,7 @@ assert len(set(swizzled_banks[:, 2])) == 8
 # %% [markdown]
 # ### The scatter, on 32 lanes
 #
-# Lane L loads vector L, four items, and the warp stores item 0 of every lane in one instruction, then item 1, 2, 3. The 32 items of one store go to 32 places, so to some banks. Two different words in one bank: two turns. The two 16-bit halves of the *same* word: one turn.
+# Lane L loads vector L, four items, and the [warp](glossary.md#warp) stores item 0 of every lane in one instruction, then item 1, 2, 3. The 32 items of one store go to 32 places, so to some banks. Two different words in one bank: two turns. The two 16-bit halves of the *same* word: one turn.
 
 # %%
 from numba import cuda, uint16, uint32
@@ -167,7 +167,7 @@ assert max(stores, words_of_bank.max()) == orders["reordered"].store_wavefronts(
 # %% [markdown]
 # ## Check it against the oracle
 #
-# `decode` is the oracle of `encode`, and `validate` refuses what no encoder may write.
+# `decode` is the [oracle](glossary.md#oracle) of `encode`, and `validate` refuses what no encoder may write.
 
 # %%
 from dataclasses import replace
@@ -189,7 +189,7 @@ else:
 # %% [markdown]
 # ## Numbers
 #
-# Turns per store against sparsity, over 32 random tiles each, and the bytes per weight. Both are computed from the encoded matrices.
+# Turns per store against [sparsity](glossary.md#sparsity), over 32 random tiles each, and the bytes per weight. Both are computed from the encoded matrices.
 
 # %%
 levels = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -225,7 +225,7 @@ assert np.allclose(turns["reordered"], turns["no order can beat"], rtol=0.005)
 #
 # 1. Decode the word 0x0A2A3E00: which value, which row, which column?
 # 2. A tile has 1,637 nonzeros. How many items does it hold, how many vectors, how many bytes with its offset?
-# 3. At which sparsity does tiled-CSL need as many bytes as dense FP16? As a bitmap (2 bytes per nonzero and one bit per element)?
+# 3. At which sparsity does [tiled-CSL](glossary.md#tiled-csl) need as many bytes as dense FP16? As a [bitmap](glossary.md#bitmap) (2 bytes per nonzero and one bit per element)?
 #
 # <details><summary>Answers</summary>
 #

@@ -31,14 +31,14 @@ show(
 #
 # ## You will learn
 #
-# 1. which lane holds which element of A, B and C in `mma.m16n8k16`, and to deal a matrix out yourself;
-# 2. to execute one such instruction in a kernel and to predict every bit of its result;
+# 1. which [lane](glossary.md#lane) holds which element of A, B and C in `mma.m16n8k16`, and to deal a matrix out yourself;
+# 2. to execute one such instruction in a [kernel](glossary.md#kernel) and to predict every bit of its result;
 # 3. why an A100 and an H100 give different last bits, and which is nearer.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
 #
-# The numbers above are lanes, the greys the lane's four registers (two halves in each). Tensor Cores compute $d = c + \sum_k a_k b_k$ with one alignment for all terms: find the largest exponent $E$, cut every term to a multiple of $2^{E-24}$, and add the integers exactly. Here is one block of eight products on an A100:
+# The numbers above are lanes, the greys the lane's four [registers](glossary.md#register) (two halves in each). [Tensor Cores](glossary.md#tensor-core) compute $d = c + \sum_k a_k b_k$ with one alignment for all terms: find the largest exponent $E$, cut every term to a multiple of $2^{E-24}$, and add the integers exactly. Here is one [block](glossary.md#block-thread-block) of eight products on an A100:
 
 # %%
 
@@ -97,7 +97,7 @@ show(
 # %% [markdown]
 # ### Run it
 #
-# A kernel of one warp: each lane loads its registers, one `mma.sync`, each lane stores its four results. `mma_m16n8k16` in `loadsparse.gpu.intrinsics` emits the instruction.
+# A kernel of one [warp](glossary.md#warp): each lane loads its registers, one `mma.sync`, each lane stores its four results. `mma_m16n8k16` in `loadsparse.gpu.intrinsics` emits the instruction.
 
 # %%
 from numba import cuda
@@ -127,7 +127,7 @@ print("largest difference from float64:", np.abs(D - (A.astype(float) @ B.astype
 # %% [markdown]
 # ## Check it against the oracle
 #
-# Every bit, from our ten lines: on an A100 (`sm_80`) the 16 products are two blocks of eight, one after the other. `tensorcore.mma` is the library's oracle for the same instruction.
+# Every bit, from our ten lines: on an A100 (`sm_80`) the 16 products are two blocks of eight, one after the other. `tensorcore.mma` is the library's [oracle](glossary.md#oracle) for the same instruction.
 
 # %%
 by_hand = np.array(
@@ -215,5 +215,5 @@ assert (36864 // 16) * (9216 // 16) == 1_327_104
 # %% [markdown]
 # ## Summary
 #
-# A fragment layout is a bijection of bits: lane and register on one side, row and column on the other. The sum is one aligned, truncated addition per block, and the block and the cut depend on the generation. With both known, a kernel's result can be predicted in every bit. Next: a warp's view of the same thing, and then the whole kernel; see the
+# A [fragment](glossary.md#fragment) layout is a bijection of bits: lane and register on one side, row and column on the other. The sum is one aligned, truncated addition per block, and the block and the cut depend on the generation. With both known, a kernel's result can be predicted in every bit. Next: a warp's view of the same thing, and then the whole kernel; see the
 # [course map](README.md).

@@ -1,17 +1,30 @@
 # %% [markdown]
 # # Break it and see it: eleven classic CUDA bugs
 #
-# *A kernel gives the right answer on your GPU, today. Is it right? Eleven kernels that are not, the line where each goes wrong, and the mend.*
-#
+# *A kernel gives the right answer on your GPU, today. Is it right? Here are eleven that are not: can you find the line before the report does?*
+
+# %%
+from pictures import canvas, cells, show
+
+figure, axis = canvas(height=1.5)
+story = [
+    ["reads 5", "adds 1", "writes 6", "", "", ""],
+    ["", "reads 5", "", "adds 1", "writes 6", ""],
+    ["5", "5", "6", "6", "6", "6, not 7"],
+]
+cells(axis, story, [[0] * 6, [0] * 6, [1] * 6], ["thread 0", "thread 1", "memory"], [f"moment {i}" for i in range(6)])
+show(figure, "Two threads add one to the same number: both read 5, both write 6, and one addition is lost.")
+
+# %% [markdown]
 # | | |
 # |---|---|
-# | Prerequisites | some CUDA: threads, blocks, shared memory, `__syncthreads` |
-# | Time | 45 minutes |
+# | Prerequisites | [threads, blocks, barriers](03_threads_blocks_barriers.ipynb), [a tiled matmul and its race](04_a_tiled_matmul_and_its_race.ipynb); C |
+# | Time | 40 minutes |
 # | A common misconception | "It ran a thousand times with the right result, so it has no race." A GPU shows you one order of events out of many; a race is about the orders you did not see. |
 #
 # ## You will learn
 #
-# 1. to read a hazard report: what, where (kernel, block, thread, PTX line, source line), how often;
+# 1. to read a [hazard](glossary.md#hazard) report: what, where ([kernel](glossary.md#kernel), [block](glossary.md#block-thread-block), [thread](glossary.md#thread), [PTX](glossary.md#ptx) line, source line), how often;
 # 2. eleven mistakes that every CUDA programmer makes once, and the one-line mend of each;
 # 3. which of them no ordinary run shows, and how a search over *schedules* makes them visible.
 
@@ -84,7 +97,7 @@ assert x.tolist() == list(range(63, -1, -1))
 # %% [markdown]
 # ### 2. Off by one
 #
-# The grid is rounded up to whole blocks; `<=` lets one thread too many through. On a GPU the store usually lands in somebody else's array.
+# The [grid](glossary.md#grid) is rounded up to whole blocks; `<=` lets one thread too many through. On a GPU the store usually lands in somebody else's array.
 
 # %%
 SCALE = r"""
@@ -101,7 +114,7 @@ assert np.all(x == 2)
 # %% [markdown]
 # ### 3. A barrier that not everybody reaches
 #
-# `__syncthreads` inside a branch: half of the warp waits for lanes that have gone elsewhere.
+# `__syncthreads` inside a branch: half of the [warp](glossary.md#warp) waits for [lanes](glossary.md#lane) that have gone elsewhere.
 
 # %%
 DIVERGENT = r"""
@@ -146,7 +159,7 @@ assert out[0] == (numbers > 5).sum()
 # %% [markdown]
 # ### 5. A reduction with one barrier too few
 #
-# The tree halves in every step, and every step needs its own barrier: inside the loop, not after it.
+# The tree halves in every step, and every step needs its own [barrier](glossary.md#barrier): inside the loop, not after it.
 
 # %%
 REDUCE = r"""
@@ -329,7 +342,7 @@ assert report.ok  # the race is still there; nobody looked
 #
 # What does looking cost? The same reduction, mended, over many blocks, with every check and without. Times are those of this computer's processor: they say nothing about a GPU.
 
-# %%
+# %% tags=["varies"]
 MANY = r"""
 extern "C" __global__ void sums(const int *x, int *out) {
     __shared__ int s[256];
@@ -355,9 +368,42 @@ assert np.array_equal(out, numbers.reshape(500, 256).sum(axis=1))
 # 1. Bug 5 with `block=32`: is the barrier still needed? Which one would do? Try `__syncwarp()` and let the report judge.
 # 2. Remove the second `__syncthreads` of bug 3. Lanes that have exited do not count at a barrier, so nothing hangs: what is reported instead?
 # 3. In bug 8 put the `wait_all` *before* `__syncthreads` but remove the barrier. Which hazard remains, and why is it another kind?
-# 4. Write the histogram of bug 10 in *global* memory without an atomic. The checks for races watch shared memory only: does `explore_launch` show that something is wrong? Does the result?
+# 4. Write the histogram of bug 10 in *global* memory without an [atomic](glossary.md#atomic). The checks for [races](glossary.md#race) watch [shared memory](glossary.md#shared-memory) only: does `explore_launch` show that something is wrong? Does the result?
 #
+# <details><summary>Answers</summary>
+#
+# 1. It is: without one the report says "race", in the line of the addition. `__syncwarp()` is enough for 32 threads, and the sum is 496.
+# 2. A race: the last line reads what other warps store above. It is reported three times, at lines 7 and 10 of the kernel.
+# 3. A race instead of a pending copy: `wait_all` makes a thread wait for its *own* copies; only a barrier makes it wait for those of others.
+# 4. The result is wrong in most orders, and `explore_launch` says so: the same input gives different counts.
+#
+# </details>
+
+# %%
+narrow, total = np.arange(32, dtype=np.int32), np.zeros(1, np.int32)
+small = REDUCE.replace("d = 128", "d = 16")  # exercise 1
+assert not launch(small, narrow, total, block=32).ok
+assert launch(small.replace("// BUG", "\n        __syncwarp();"), narrow, total, block=32).ok
+assert total[0] == 496
+where = DIVERGENT.rindex("    __syncthreads();")  # exercise 2
+report = launch(DIVERGENT[:where] + DIVERGENT[where + 20 :], np.ones(64, np.float32))
+assert sorted((hazard.kind, hazard.source_line) for hazard in report.hazards) == [
+    ("race", 7),
+    ("race", 7),
+    ("race", 10),
+]
+waiting = COPY.replace("    __syncthreads();", '    asm volatile("cp.async.wait_all;" ::: "memory");')  # exercise 3
+assert {hazard.kind for hazard in launch(waiting, np.ones(64, np.float32), np.zeros(64, np.float32)).hazards} == {
+    "race"
+}
+GLOBAL = r"""
+extern "C" __global__ void histogram(const int *x, int *out) { out[x[threadIdx.x]]++; }"""
+(kernel,) = simulator.load(compiler.cuda(GLOBAL, "sm_80")).values()  # exercise 4
+values = np.random.default_rng(1).integers(0, 8, 256).astype(np.int32)
+assert not explore_launch(kernel, 1, 256, values, np.zeros(8, np.int32), count=8).ok
+
+# %% [markdown]
 # ## Summary
 #
 # A hazard names the line; the mend is usually one line as well. Races, missing waits and lock-step assumptions give right results in the order you happen to see: let a checker watch every access, and run other legal orders. The same from
-# the command line: `loadsparse profile mine.cu:kernel --grid 1 --block 64 --arg 'f32[64]' --explore 8 --html report.html`. What all this cannot tell you is the subject of tutorial 13.
+# the command line: `loadsparse profile mine.cu:kernel --grid 1 --block 64 --arg 'f32[64]' --explore 8 --html report.html`. Next: [what a simulator cannot tell you](13_what_a_simulator_cannot_tell_you.ipynb).

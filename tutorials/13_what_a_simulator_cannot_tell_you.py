@@ -2,23 +2,43 @@
 # # What a simulator cannot tell you
 #
 # *The report is green, the counts are exact, no GPU was near. What do you know now, and what not?*
-#
+
+# %%
+from pictures import canvas, cells, show
+
+figure, axis = canvas(width=8, height=2.4)
+rows = [
+    "is this product right?",
+    "instructions, turns, sectors",
+    "registers and spills",
+    "warps that fit",
+    "bytes from DRAM",
+    "seconds",
+]
+origin = ["compared with an oracle", "counted", "compiled", "derived", "modelled", "measure it on a GPU"]
+cells(axis, [[o] for o in origin], [[i / 5] for i in range(6)], rows, ["where the answer comes from"])
+show(
+    figure,
+    "Six questions and where their answers come from: an oracle, counting, the compiler, derivation, a model, and for seconds only a measurement.",
+)
+
+# %% [markdown]
 # | | |
 # |---|---|
-# | Prerequisites | tutorials 01 and 09 |
+# | Prerequisites | [skinny matmuls](01_skinny_matmuls.ipynb), [break it and see it](09_break_it_and_see_it.ipynb) |
 # | Time | 30 minutes |
 # | A common misconception | "Fewer instructions and fewer bank conflicts: this kernel is faster." Counts are exact, time is not among them; only a measurement on a GPU says what is faster. |
 #
 # ## You will learn
 #
 # 1. the four origins of a number here: *counted*, *compiled*, *derived*, *modelled*, and what each is worth;
-# 2. three green reports of kernels that are wrong, or slow, all the same;
+# 2. three green reports of [kernels](glossary.md#kernel) that are wrong, or slow, all the same;
 # 3. what to measure on a GPU before you claim anything.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
 #
-# A simulator follows the rules that it was given. One rule, exact in itself: a warp's access to shared memory takes as many wavefronts as the fullest of 32 banks holds distinct words.
+# A simulator follows the rules that it was given. One rule, exact in itself: a [warp](glossary.md#warp)'s access to [shared memory](glossary.md#shared-memory) takes as many [wavefronts](glossary.md#wavefront) as the fullest of 32 [banks](glossary.md#bank) holds distinct words.
 
 # %%
 import numpy as np
@@ -34,7 +54,7 @@ assert [wavefronts(stride) for stride in (0, 1, 2, 32, 33)] == [1, 1, 2, 32, 1]
 print("wavefronts at strides 0, 1, 2, 32, 33:", [wavefronts(stride) for stride in (0, 1, 2, 32, 33)])
 
 # %% [markdown]
-# The *count* is exact. That 32 wavefronts take 32 times as long is *not* in it: the other warps of the multiprocessor may hide it all, or nothing.
+# The *count* is exact. That 32 wavefronts take 32 times as long is *not* in it: the other warps of the [multiprocessor](glossary.md#multiprocessor-sm) may hide it all, or nothing.
 #
 # ## Build it
 #
@@ -61,9 +81,9 @@ for metric in section.metrics:
 assert {metric.source for metric in section.metrics} == {"counted", "compiled", "derived", "modelled"}
 
 # %% [markdown]
-# - **Counted**: every PTX instruction was executed, every address seen. Exact, for these inputs. But PTX is not machine code: NVIDIA's assembler unrolls, fuses, and moves instructions after that.
-# - **Compiled**: registers and spills are what NVIDIA's own assembler reports for this architecture. Exact for this version of it.
-# - **Derived**: occupancy by the rules of NVIDIA's calculator. Exact as *theoretical* occupancy: the achieved one depends on how long blocks live.
+# - **Counted**: every [PTX](glossary.md#ptx) instruction was executed, every address seen. Exact, for these inputs. But PTX is not machine code: NVIDIA's assembler unrolls, fuses, and moves instructions after that.
+# - **Compiled**: [registers](glossary.md#register) and [spills](glossary.md#spill) are what NVIDIA's own assembler reports for this architecture. Exact for this version of it.
+# - **Derived**: [occupancy](glossary.md#occupancy) by the rules of NVIDIA's calculator. Exact as *theoretical* occupancy: the achieved one depends on how long [blocks](glossary.md#block-thread-block) live.
 # - **Modelled**: bytes from DRAM through an idealised L2. A real one is split in two, hashed, and shared with whoever else is there.
 #
 # ### Green, and wrong: other inputs
@@ -88,11 +108,11 @@ for scale in (1_000, 1_000_000_000):
     assert (out[0] == scale) == (scale == 1_000)
 
 # %% [markdown]
-# The sum overflows: no rule of the machine was broken, so no hazard exists. A clean report says that *these* inputs broke no rule. Whether the answer is the one you wanted, only an oracle knows: that is why `verify` compares with one, on adversarial inputs.
+# The sum overflows: no rule of the machine was broken, so no [hazard](glossary.md#hazard) exists. A clean report says that *these* inputs broke no rule. Whether the answer is the one you wanted, only an [oracle](glossary.md#oracle) knows: that is why `verify` compares with one, on adversarial inputs.
 #
 # ### Green, and wrong: other schedules
 #
-# A global histogram without an atomic. Race checks watch shared memory; in global memory they would have to remember every byte.
+# A global histogram without an [atomic](glossary.md#atomic). [Race](glossary.md#race) checks watch shared memory; in [global memory](glossary.md#global-memory) they would have to remember every byte.
 
 # %%
 from loadsparse.gpu.simulator.explore import explore_launch
@@ -130,7 +150,7 @@ assert rows[0][0] == rows[1][0]
 assert rows[1][1] == 8 * rows[0][1]
 
 # %% [markdown]
-# Eight times the sectors, and the report can say no more than that. If the cache catches them the second walk costs little; if not, it costs eightfold. Counts tell you *where to look*.
+# Eight times the [sectors](glossary.md#sector), and the report can say no more than that. If the cache catches them the second walk costs little; if not, it costs eightfold. Counts tell you *where to look*.
 #
 # ## Check it against the oracle
 #
@@ -158,11 +178,9 @@ print("counted wavefronts equal the formula; occupancy equals the arithmetic")
 # %% [markdown]
 # ## Numbers
 #
-# Occupancy is exact and still says little: how much of it a kernel needs depends on how long it waits. The steps of the staircase, for blocks of 128 threads:
+# Occupancy is exact and still says little: how much of it a kernel needs depends on how long it waits. The steps of the staircase, for blocks of 128 [threads](glossary.md#thread):
 
 # %%
-from pictures import canvas, show
-
 registers = np.arange(16, 256)
 figure, axis = canvas()
 for arch in ("sm_80", "sm_89", "sm_90"):
@@ -190,6 +208,27 @@ assert occupancy("sm_80", 128, 255).fraction == 8 / 64
 # 2. Write a kernel whose result depends on `%clock`. What does the simulator return there, and is that a lie?
 # 3. Take a count from this page and write the experiment that would show, on a GPU, that it does *not* matter for the time.
 #
+# <details><summary>Answers</summary>
+#
+# 1. The sum must exceed 2³¹ − 1. The smallest: 64 elements of 33,554,432, whose sum is 2³¹.
+# 2. The number of warp instructions that this warp has executed so far: a counter that grows, as the manual demands, and the same in every run; 3 in the kernel below. It is no time, so a kernel that measures itself measures nothing here.
+# 3. For instance sectors: give both walks the same kernel on a matrix of 1,024 elements (4 kB, which L1 holds) and on one of a billion; time 1,000 launches of each. If the ratio is 1 for the small one and 8 for the large one, the count matters only beyond the cache.
+#
+# </details>
+
+# %%
+overflowing = np.full(64, 33_554_432, np.int32)  # exercise 1
+module["average"].launch(1, 32, overflowing, out, 64)
+assert out[0] != 33_554_432
+assert 64 * 33_554_432 == 2**31
+CLOCK = r"""
+extern "C" __global__ void now(int *x) { x[threadIdx.x] = clock(); }"""
+(kernel,) = simulator.load(compiler.cuda(CLOCK, "sm_80"), arch="sm_80").values()  # exercise 2
+ticks = np.zeros(32, np.int32)
+assert kernel.launch(1, 32, ticks).ok
+assert ticks.tolist() == [3] * 32
+
+# %% [markdown]
 # ## Summary
 #
-# Counted, compiled, derived, modelled: four kinds of knowledge, and none of them is a time. A green report is about the inputs and orders that were run. Use it to be right, and to know where to look; then measure. Next: tutorial 09, if you came here first, breaks eleven kernels on purpose.
+# Counted, compiled, derived, modelled: four kinds of knowledge, and none of them is a time. A green report is about the inputs and orders that were run. Use it to be right, and to know where to look; then measure. Next: [where the time goes](20_where_the_time_goes.ipynb), a model that says how long, and how well it agrees with measurements.

@@ -2,23 +2,35 @@
 # # Where the time goes: bounds, occupancy and floors
 #
 # *A kernel moves 40 % of the bytes and takes 54 % of the time. Who took the rest?*
-#
+
+# %%
+from pictures import canvas, show
+
+figure, axis = canvas(height=1.9)
+axis.barh(["bytes of A", "time, cited"], [0.40, 0.219 / 0.402], color=["#cccccc", "#777777"], edgecolor="black")
+axis.axvline(1, color="black")
+axis.set(xlim=(0, 1.1), xlabel="share of the dense product's", title="Flash-LLM at 80 %, 36864 x 9216, N = 8")
+for row, share in enumerate((0.40, 0.219 / 0.402)):
+    axis.text(share + 0.01, row, f"{share:.0%}", va="center")
+show(figure, "Two bars against dense: 40 per cent of the bytes of A, 54 per cent of the time.")
+
+# %% [markdown]
 # | | |
 # |---|---|
-# | Prerequisites | tutorial 01 |
+# | Prerequisites | [skinny matmuls](01_skinny_matmuls.ipynb) |
 # | Time | 35 minutes |
 # | A common misconception | "The roofline tells how fast a kernel is." It tells how fast it cannot be beaten; real kernels also issue instructions, wait at barriers and fill waves. |
 #
 # ## You will learn
 #
-# 1. to build, in ten lines, a model that predicts a published kernel's time within a few percent where the roofline is off by half;
-# 2. what occupancy does and what a *floor* is;
+# 1. to build, in ten lines, a model that predicts a published [kernel](glossary.md#kernel)'s time within a few percent where the [roofline](glossary.md#roofline) is off by half;
+# 2. what [occupancy](glossary.md#occupancy) does and what a *floor* is;
 # 3. to ask "what if": which resource, made 10 % better, would help?
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
 #
-# Two things happen at once: memory delivers the weights, and the multiprocessors execute instructions. The slower one decides; near the crossing both are felt, so we join them softly.
+# Two things happen at once: memory delivers the weights, and the [multiprocessors](glossary.md#multiprocessor-sm) execute instructions. The slower one decides; near the crossing both are felt, so we join them softly.
 # The A100 figures are cited; instructions per step were counted by executing the authors' kernel.
 
 # %%
@@ -47,8 +59,6 @@ assert np.abs(error).max() < 0.12
 # ### What the plain roofline misses
 
 # %%
-from pictures import canvas, show
-
 from loadsparse.gpu import perfmodel
 
 roof = np.array([perfmodel.roofline("flash-llm", m, 8, k, s) for s in sparsity])
@@ -82,7 +92,7 @@ for name, row in json.loads((DATA / "fitted.json").read_text())["constants"].ite
 # %% [markdown]
 # ### Parts of the time
 #
-# Which part binds changes with sparsity: bytes first, then instructions.
+# Which part binds changes with [sparsity](glossary.md#sparsity): bytes first, then instructions.
 
 # %%
 figure, axis = canvas()
@@ -101,7 +111,7 @@ assert perfmodel.predict("flash-llm", m, 8, k, 0.9).bound == "issue"
 # %% [markdown]
 # ### Occupancy
 #
-# A warp cannot issue every cycle: it waits for its own last result. Other warps fill the gap if they are resident, and registers and shared memory decide how many are. Flash-LLM's 72 KB per block
+# A [warp](glossary.md#warp) cannot issue every cycle: it waits for its own last result. Other warps fill the gap if they are resident, and [registers](glossary.md#register) and [shared memory](glossary.md#shared-memory) decide how many are. Flash-LLM's 72 KB per [block](glossary.md#block-thread-block)
 # leave room for two blocks of four warps: two warps for each scheduler, half of what would be needed.
 
 # %%
@@ -189,10 +199,54 @@ for gpu in ("a100-80gb", "h100-sxm", "h200"):
 # ## Exercises
 #
 # 1. Halve the instructions per step of the ten-line model. At which sparsity does the time stop following? Why not by half?
-# 2. Write a JSON description of a GPU with twice the A100's bandwidth (`perfmodel.load("mine.json")`) and predict the speed-up of 80 % sparsity on it. What happens if you claim 1 ms of DRAM latency?
-# 3. Bitmap weights need 0.525 bytes per weight at 80 %, tiled-CSL 0.8. How many instructions per tile may a bitmap kernel spend before it loses on an A100? On an RTX 4090?
+# 2. Write a JSON description of a GPU with twice the A100's bandwidth (`perfmodel.load("mine.json")`) and predict Flash-LLM's speed-up over dense at 80 % on it. What happens if you claim 1 ms of DRAM latency?
+# 3. [Bitmap](glossary.md#bitmap) weights need 0.525 bytes per weight at 80 %, [tiled-CSL](glossary.md#tiled-csl) 0.8. How many warp instructions per tile of 128 × 64 may a bitmap kernel spend on an A100 before instructions, and not bytes, decide?
 #
+# <details><summary>Answers</summary>
+#
+# 1. From about 80 % on: there the time falls by 14 %, at 60 % by only 2 %, at 90 % by 28 %. Never by half, because [barriers](glossary.md#barrier) and the call itself remain.
+# 2. 1.10x instead of 1.96x: dense time halves, Flash-LLM's stays at its floor. A latency of 1 ms is refused: "dram_latency = 1410000 is impossible".
+# 3. Bytes need 0.525 · 8,192 / 1.72e12 s times the 41,472 tiles = 104 µs; the call 14.5 µs. In the same time a multiprocessor issues about 400 warp instructions a tile (the cell computes it), which is less than the 982 of Flash-LLM's kernel: on an A100 the bitmap must be lean.
+#
+# </details>
+
+# %%
+halved = 14.5e-6 + (memory**6 + (issue / 2 + waiting) ** 6) ** (1 / 6)  # exercise 1
+saved = dict(zip(sparsity.tolist(), (1 - halved / ours).tolist(), strict=True))
+print({f"{s:.0%}": f"{share:.0%}" for s, share in saved.items()})
+assert saved[0.6] < 0.05 < 0.1 < saved[0.8] < saved[0.9] < 0.5
+
+import tempfile
+from pathlib import Path
+
+description = json.loads((DATA / "gpu_a100-80gb.json").read_text())  # exercise 2
+description |= {"dram_peak_gbs": 2 * description["dram_peak_gbs"], "dram_read_gbs": 2 * description["dram_read_gbs"]}
+with tempfile.TemporaryDirectory() as folder:
+    mine = Path(folder) / "mine.json"
+    mine.write_text(json.dumps(description))
+    ratio = (
+        perfmodel.predict("cublas", m, 8, k, 0.8, mine).seconds
+        / perfmodel.predict("flash-llm", m, 8, k, 0.8, mine).seconds
+    )
+    assert round(ratio, 2) == 1.10
+    mine.write_text(json.dumps(description | {"dram_latency": 1_410_000}))
+    try:
+        perfmodel.load(mine)
+    except ValueError as refused:
+        print(refused)
+    else:
+        raise AssertionError("a millisecond of latency must be refused")
+
+tiles = m * k / 8192  # exercise 3: issue time equal to the time of the bytes, two blocks of four warps resident
+bitmap_bytes = 0.525 * m * k / BANDWIDTH
+allowed = (bitmap_bytes - waiting) * HERTZ / (tiles_per_sm / 4 * (3.8 / 2))
+print(
+    f"{bitmap_bytes * 1e6:.0f} us for the bytes allow {allowed:.0f} warp instructions a tile; Flash-LLM spends {per_tile[2]:.0f}"
+)
+assert 0 < allowed < per_tile[2]
+
+# %% [markdown]
 # ## Summary
 #
 # Time is the soft maximum of what memory delivers and what the multiprocessors execute, plus waves, barriers and the call itself. At 60 % sparsity Flash-LLM is bound by bytes, at 90 % by instructions: a floor that
-# only a leaner kernel removes. Next: tutorial 21 turns kernel times into tokens and dollars.
+# only a leaner kernel removes. Next: [from kernels to dollars](21_from_kernels_to_dollars.ipynb).

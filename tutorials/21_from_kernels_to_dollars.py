@@ -2,18 +2,37 @@
 # # From kernels to dollars
 #
 # *A paper reports 3.8x more tokens per second. Its kernel is 1.7x faster. Where do the other 2.2x come from?*
-#
+
+# %%
+from pictures import canvas, show
+
+figure, axis = canvas(height=1.7)
+axis.barh([""], [198 / 144], color="#cccccc", edgecolor="black")
+axis.barh([""], [520 / 144 - 198 / 144], left=[198 / 144], color="white", edgecolor="black", hatch="//")
+axis.text(0.7, 0, "faster, same batch", ha="center", va="center")
+axis.text(2.5, 0, "room for a larger batch", ha="center", va="center", backgroundcolor="white")
+axis.set(
+    xlim=(0, 4),
+    xlabel="tokens per GPU-second over FasterTransformer's at batch 16, cited",
+    title="OPT-66B on two A100s",
+)
+show(
+    figure,
+    "A bar of 3.6: 1.4 of it at the same batch of 16, the rest from batch 64, for which dense weights leave no room.",
+)
+
+# %% [markdown]
 # | | |
 # |---|---|
-# | Prerequisites | tutorial 20 |
+# | Prerequisites | [where the time goes](20_where_the_time_goes.ipynb) |
 # | Time | 35 minutes |
 # | A common misconception | "A faster kernel makes inference faster by the same factor." Caches, all-reduces and small kernels dilute it, and memory saved may be worth more than time saved. |
 #
 # ## You will learn
 #
-# 1. what one decoding step consists of, and to predict tokens per GPU-second of a model from the times of its kernels;
+# 1. what one [decoding](glossary.md#decoding) step consists of, and to predict tokens per GPU-second of a model from the times of its [kernels](glossary.md#kernel);
 # 2. to separate a speed win from a capacity win in a published headline;
-# 3. why balance among experts helps on many GPUs and can hurt on one.
+# 3. why balance among [experts](glossary.md#expert) helps on many GPUs and can hurt on one.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
@@ -39,7 +58,7 @@ assert abs(batch / step / gpus / 79 - 1) < 0.1
 # %% [markdown]
 # ## Build it
 #
-# `perfmodel.end_to_end` does the same with the kernel model of tutorial 20 for each matmul, prefill, memory and the all-reduce protocols.
+# `perfmodel.end_to_end` does the same with the kernel model of [the last chapter](20_where_the_time_goes.ipynb) for each matmul, [prefill](glossary.md#prefill), memory and the [all-reduce](glossary.md#all-reduce) protocols.
 
 # %%
 from loadsparse.gpu import perfmodel
@@ -55,7 +74,7 @@ for kernel in ("fastertransformer", "flash-llm"):
 # %% [markdown]
 # ### Memory decides which batches exist
 #
-# 80 GB hold weights, keys and values, activations. Weights at 80 % sparsity leave room for four times the batch.
+# 80 GB hold weights, keys and values, activations. Weights at 80 % [sparsity](glossary.md#sparsity) leave room for four times the batch.
 
 # %%
 for kernel in ("fastertransformer", "flash-llm"):
@@ -72,7 +91,7 @@ assert perfmodel.end_to_end("opt-66b", "flash-llm", 2, 64).fits
 # %% [markdown]
 # ## Check it against the oracle
 #
-# The oracle is hardware: every published point, never fitted. Cited: measured by the authors of Flash-LLM; ours: predicted.
+# The [oracle](glossary.md#oracle) is hardware: every published point, never fitted. Cited: measured by the authors of Flash-LLM; ours: predicted.
 
 # %%
 from loadsparse.gpu.perfmodel import replay
@@ -105,8 +124,6 @@ print(
 assert headline > 2 * equal
 
 # %%
-from pictures import canvas, show
-
 batches = (1, 2, 4, 8, 16, 32, 64)
 figure, axis = canvas()
 for kernel, count in (("fastertransformer", 2), ("fastertransformer", 4), ("flash-llm", 2)):
@@ -145,9 +162,9 @@ for name, count in (("opt-30b", 1), ("opt-175b", 8)):
 # %% [markdown]
 # ### Sparse experts on sparse weights
 #
-# Now the experts of a mixture-of-experts layer are sparse matrices. When few tokens decode on one GPU, only the experts that a token chose are read. A skewed router touches fewer of them, so *balance reads more*.
-# Under expert parallelism every GPU waits for the busiest one, and balance pays. Time of the routed experts of a DeepSeekMoE-16B-like layer relative to unbalanced routing (popularity 1/rank, 64 experts, 6
-# per token); "proportional" is a loss-free bias balancer. Assumed: grouped kernels, experts placed without regard to popularity, NVLink.
+# Now the experts of a [mixture-of-experts](glossary.md#mixture-of-experts-mixture-of-experts-moe) layer are sparse matrices. When few tokens decode on one GPU, only the experts that a token chose are read. A skewed [router](glossary.md#router) touches fewer of them, so *balance reads more*.
+# Under [expert parallelism](glossary.md#expert-parallelism) every GPU waits for the busiest one, and balance pays. Time of the routed experts of a DeepSeekMoE-16B-like layer relative to unbalanced routing (popularity 1/rank, 64 experts, 6
+# per token); "proportional" is a loss-free [bias](glossary.md#bias) balancer. Assumed: grouped kernels, experts placed without regard to popularity, NVLink.
 
 # %%
 from loadsparse.gpu.perfmodel import regimes
@@ -180,11 +197,49 @@ print(
 # %% [markdown]
 # ## Exercises
 #
-# 1. At which price ratio of a GPU with 40 GB to one with 80 GB is OPT-66B cheaper to serve on the small one, dense and at 80 %?
-# 2. Grow the prompt to 4,096 tokens. Which part of a step grows, and what does it do to the win of sparse weights?
+# 1. At which price ratio of an A100 with 40 GB to one with 80 GB is OPT-66B at batch 16 cheaper to serve on the small ones, dense and at 80 %?
+# 2. Grow the prompt to 4,096 tokens on four GPUs. Which part of a step grows, and what does it do to the win of sparse weights?
 # 3. Find, for 16 tokens on one GPU, a routing that is faster still than 1/rank. What would it do to the quality of the model?
 #
+# <details><summary>Answers</summary>
+#
+# 1. Dense: four 40 GB GPUs against two 80 GB ones; the small ones win below 0.75 of the price. At 80 %: two against one, below 0.77.
+# 2. The cache, from 1.75 to 23.9 ms on four GPUs at batch 16: the win of sparse weights shrinks from 1.37x to 1.02x.
+# 3. All tokens to the same six experts: 3.6 times faster than 1/rank with sparse weights. The other 58 experts would be dead weight: the model would be as good as one with six.
+#
+# </details>
+
+# %%
+rates = {  # exercise 1: the fewest GPUs that fit
+    (kernel, gpu): next(
+        found.tokens_per_gpu_second
+        for count in (1, 2, 4, 8)
+        if (found := perfmodel.end_to_end("opt-66b", kernel, count, 16, gpu=gpu)).fits
+    )
+    for kernel in ("fastertransformer", "flash-llm")
+    for gpu in ("a100-40gb", "a100-80gb")
+}
+price = {
+    kernel: rates[kernel, "a100-40gb"] / rates[kernel, "a100-80gb"] for kernel in ("fastertransformer", "flash-llm")
+}
+assert {kernel: round(ratio, 2) for kernel, ratio in price.items()} == {"fastertransformer": 0.75, "flash-llm": 0.77}
+wins = []  # exercise 2
+for prompt in (64, 4096):
+    both = [
+        perfmodel.end_to_end("opt-66b", kernel, 4, 16, prompt=prompt) for kernel in ("fastertransformer", "flash-llm")
+    ]
+    wins.append(both[1].tokens_per_gpu_second / both[0].tokens_per_gpu_second)
+    print(f"prompt {prompt}: cache {1e3 * both[1].step['cache']:.1f} ms, win {wins[-1]:.2f}x")
+assert [round(win, 2) for win in wins] == [1.37, 1.02]
+from loadsparse.gpu.perfmodel import models, moe
+
+expert = models.get("deepseek-moe-16b")  # exercise 3
+same_six = np.where(np.arange(expert.experts) < expert.top_k, 16, 0)
+favourites = moe.experts_seconds(same_six, expert.mlp_matmuls(1, expert.expert_ffn), "flash-llm", 0.2, "a100-80gb")
+assert round(regimes.regime(16, 1, None).seconds / favourites, 1) == 3.6
+
+# %% [markdown]
 # ## Summary
 #
 # Tokens per second follow from kernels, cache, calls and exchange; batches follow from memory. Flash-LLM's 3.6x is 1.4x speed and the rest capacity. For experts, balance is a matter of regime: it hurts where bytes of
-# activated experts are the time, and pays where the busiest GPU is.
+# activated experts are the time, and pays where the busiest GPU is. Next: the experts' door, [an MoE layer in thirty lines](28_an_moe_layer_in_thirty_lines.ipynb), or the last chapter, [sparse experts on sparse weights](40_sparse_experts_on_sparse_weights.ipynb).

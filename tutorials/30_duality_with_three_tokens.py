@@ -2,7 +2,26 @@
 # # LP duality with three tokens and two experts
 #
 # *Three tokens, two experts, and no expert may take more than half. Who has to move, and what is a fair price for moving?*
-#
+
+# %%
+from pictures import canvas, cells, show
+
+figure, axis = canvas(width=5, height=1.8)
+cells(
+    axis,
+    [[9, 1], [6, 2], [4, 3]],
+    [[1, 0], [1, 0], [1, 0]],
+    [f"token {i}" for i in range(3)],
+    ["expert 0", "expert 1"],
+    size=9,
+)
+axis.set_xlabel("all three prefer expert 0; it may take one and a half")
+show(
+    figure,
+    "Scores of three tokens with two experts: 9 and 1, 6 and 2, 4 and 3; the first is the larger one in every row.",
+)
+
+# %% [markdown]
 # | | |
 # |---|---|
 # | Prerequisites | NumPy; no optimisation needed |
@@ -11,15 +30,15 @@
 #
 # ## You will learn
 #
-# 1. to write a balanced assignment as a linear program and its dual as a picture of straight lines;
+# 1. to write a balanced assignment as a [linear program](glossary.md#linear-program) and its [dual](glossary.md#dual) as a picture of straight lines;
 # 2. why the dual is never below the optimum, and why the two meet;
-# 3. what complementary slackness says: who is undecided at the right price.
+# 3. what [complementary slackness](glossary.md#complementary-slackness) says: who is undecided at the right price.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
 #
-# Three tokens, two experts, one expert per token, so each expert should carry L = 3/2 tokens. Only the difference $d = p_0 - p_1$ of the two biases matters. For each token the dual takes the better of the two
-# biased scores; then it subtracts what balanced loads would pay.
+# Three tokens, two [experts](glossary.md#expert), one expert per token, so each expert should carry L = 3/2 tokens. Only the difference $d = p_0 - p_1$ of the two [biases](glossary.md#bias) matters. For each token the dual takes the better of the two
+# biased scores; then it subtracts what [balanced loads](glossary.md#expert-load-balanced-load) would pay.
 
 # %%
 import numpy as np
@@ -48,8 +67,6 @@ print("smallest:", min(values.values()), "at", [d for d in values if values[d] =
 # The *dual* lowers the bias of expert 0 against that of expert 1. Between $d = -8$ and $d = -4$ only token 0 stays, between $-4$ and $-1$ two stay: the lines bend where a token is indifferent, at minus its margin.
 
 # %%
-from pictures import canvas, show
-
 d = np.linspace(-10, 2, 241)
 curve = [dual(x) for x in d]
 figure, axis = canvas()
@@ -111,11 +128,27 @@ assert whole.value == 18  # only token 2 moves and loses 1
 # %% [markdown]
 # ## Exercises
 #
-# 1. A fourth token with scores (5, 5) arrives: L = 2. What is the optimum, and which prices prove it? *(23: tokens 0 and 1 stay, tokens 2 and 3 move; every d between −4 and −1.)*
+# 1. A fourth token with scores (5, 5) arrives: L = 2. What is the optimum, and which prices prove it?
 # 2. Add 100 to both scores of token 0. What changes in the assignment, in the dual, in the best d?
-# 3. Start at d = 0 and apply the sign rule with u = 1/2 (d changes by 1 a step). Where does it end, and does it stay there?
+# 3. Start at d = 0 and apply the [sign rule](glossary.md#sign-rule) with u = 1/2 (d changes by 1 a step). Where does it end, and does it stay there?
+#
+# <details><summary>Answers</summary>
+#
+# 1. 23: tokens 0 and 1 stay, tokens 2 and 3 move; every d between −4 and −1 proves it.
+# 2. The assignment and the best d = −4 stay (margins count, not levels); optimum and dual rise by 100, to 116.
+# 3. d falls by 1 a step while expert 0 has more than 1.5 tokens: three tokens at d = 0 and, ties going to expert 0, at −1; two from −2 to −4; one at −5, and then back up. From there it goes to and fro between −5 and −4.
+#
+# </details>
 
 # %%
+raised = scores + np.array([[100, 100], [0, 0], [0, 0]])  # exercise 2
+assert linear_program.solve(raised, 1).value == 116 == lagrangian.dual(raised, 1, np.array([-2, 2]))
+place, seen = 0, []  # exercise 3
+for _ in range(12):
+    first_expert = int((scores[:, 0] + place >= scores[:, 1]).sum())
+    seen.append(place)
+    place -= 1 if first_expert > 1.5 else -1
+assert seen == [0, -1, -2, -3, -4, -5, -4, -5, -4, -5, -4, -5]
 four = np.vstack([scores, [5, 5]])  # exercise 1
 assert assignment.solve(four, 1).value == 23
 assert [lagrangian.dual(four, 1, np.array([d, 0])) for d in (-4, -3, -2, -1)] == [23, 23, 23, 23]
@@ -123,4 +156,4 @@ assert [lagrangian.dual(four, 1, np.array([d, 0])) for d in (-4, -3, -2, -1)] ==
 # %% [markdown]
 # ## Summary
 #
-# A bias is a price on an expert. Prices bound the best balanced score from above; at the best prices the bound is reached, and only tokens that are indifferent remain to be decided. Next: the same with thousands of tokens.
+# A bias is a price on an expert. Prices bound the best balanced score from above; at the best prices the bound is reached, and only tokens that are indifferent remain to be decided. Next: [the same with thousands of tokens](31_balancing_as_a_linear_program.ipynb).

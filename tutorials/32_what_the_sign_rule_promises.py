@@ -2,23 +2,38 @@
 # # What the sign rule does and does not promise
 #
 # *One notch down for the crowded, one notch up for the idle. Does it always help? Does it ever stop?*
-#
+
+# %%
+from pictures import canvas, show
+
+zigzag, at = [0], 0
+for _ in range(11):
+    at += -1 if at > -3.5 else 1  # the popular expert is ahead by 3.5 steps at the start
+    zigzag.append(at)
+figure, axis = canvas(height=2.6)
+axis.step(range(12), zigzag, where="mid")
+axis.axhline(-3.5, color="black", linestyle="--")
+axis.text(5, -2.8, "on this line the tokens are indifferent", va="bottom")
+axis.set(xlabel="step", ylabel="bias / u", title="The bias of the popular expert", ylim=(-5, 1))
+show(figure, "The bias falls by one notch per step to the dashed line, then jumps to and fro across it without end.")
+
+# %% [markdown]
 # | | |
 # |---|---|
-# | Prerequisites | tutorial 31 |
+# | Prerequisites | [balancing as a linear program](31_balancing_as_a_linear_program.ipynb) |
 # | Time | 30 minutes |
 # | A common misconception | "The Lagrangian improves in every step." It does under a condition, and near balance the condition fails. |
 #
 # ## You will learn
 #
-# 1. the exact change of the dual in one step, and when it is an improvement;
+# 1. the exact change of the [dual](glossary.md#dual) in one step, and when it is an improvement;
 # 2. which tokens may move, and which never do;
 # 3. the band that every load enters and never leaves, and the cycle inside it.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
 #
-# Four tokens prefer expert 0 by 3. A step of u = 5 moves the difference of the biases by 10: all four change their minds, and change them back, for ever.
+# Four tokens prefer [expert](glossary.md#expert) 0 by 3. A step of u = 5 moves the difference of the [biases](glossary.md#bias) by 10: all four change their minds, and change them back, for ever.
 
 # %%
 import numpy as np
@@ -67,8 +82,6 @@ print(
 assert rises > 0
 
 # %%
-from pictures import canvas, show
-
 figure, axis = canvas()
 axis.plot([float(s.before) for s in steps])
 up = [n for n, s in enumerate(steps) if s.after > s.before]
@@ -119,7 +132,7 @@ assert (first_example.start, first_example.period) == (0, 2)
 # %% [markdown]
 # ## Numbers
 #
-# Smaller steps, narrower bands, longer ways: MaxVio inside the cycle against the rate.
+# Smaller steps, narrower bands, longer ways: [MaxVio](glossary.md#maxvio) inside the cycle against the rate.
 
 # %%
 rates, worst, entry = [1, 2, 4, 8, 16, 32], [], []
@@ -140,18 +153,30 @@ assert entry[0] > entry[-1]
 # %% [markdown]
 # ## Exercises
 #
-# 1. Find scores for which the sign rule comes to rest. What must L be?
+# 1. Find scores for which the [sign rule](glossary.md#sign-rule) comes to rest. What must L be?
 # 2. Under group-limited routing (`theory.limits.grouped_sign_rule`) the preference rule fails. Find one token that moves the wrong way and explain it.
 # 3. Let u fall like 1/n from a small start. How far can the biases travel in N steps?
+#
+# <details><summary>Answers</summary>
+#
+# 1. All loads must be equal, so L must be an integer: for instance one token per expert that prefers it, (1, 0) and (0, 1), L = 1, rests at once. If L is no integer it never rests.
+# 2. 365 of the 783 switches of an expert go the wrong way. A group that wins brings all its experts with it, so a token may gain an expert whose bias fell.
+# 3. At most u (1 + ln N): with u = 0.001 and N = 10⁶ steps, 0.0148.
+#
+# </details>
 
 # %%
+resting = np.array([[1, 0], [0, 1]])  # exercise 1
+assert routing.loads(routing.top_k(resting, 1), 2).tolist() == [1, 1]
+assert not lagrangian.sign_change(np.array([1, 1]), 1).any()
+assert round(0.001 * (1 + np.log(1e6)), 4) == 0.0148  # exercise 3
 from loadsparse.theory import limits  # exercise 2
 
 broken = limits.grouped_sign_rule(rng.random((300, 16)) + np.linspace(0, 0.3, 16), 4, 0.01, 30, groups=4, top_groups=2)
 print(broken)
-assert broken.broken > 0
+assert (broken.broken, broken.switching) == (365, 783)
 
 # %% [markdown]
 # ## Summary
 #
-# The sign rule moves the right tokens in the right direction, keeps its biases bounded, reaches a band around balance and stays there in a cycle. It does not improve the dual in every step, and its floor grows with u. Next: fresh tokens in every batch.
+# The sign rule moves the right tokens in the right direction, keeps its biases bounded, reaches a band around balance and stays there in a cycle. It does not improve the dual in every step, and its floor grows with u. Next: [fresh tokens in every batch](33_logarithmic_regret_seen.ipynb).

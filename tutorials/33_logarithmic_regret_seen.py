@@ -2,23 +2,46 @@
 # # Logarithmic regret, seen
 #
 # *Every batch brings new tokens. Can a rule that sees only the past do almost as well as the best fixed bias in hindsight?*
-#
+
+# %%
+import numpy as np
+from pictures import canvas, show
+
+draw = np.random.default_rng(seed=4)
+spread = np.linspace(-0.9, 0.9, 181)
+figure, axis = canvas(height=2.8)
+for name, count in (("a batch of 4 tokens", 4), ("a batch of 64", 64)):
+    batch = draw.random((count, 2))
+    axis.plot(spread, [np.maximum(batch[:, 0] + d / 2, batch[:, 1] - d / 2).mean() for d in spread], label=name)
+axis.plot(spread, 2 / 3 + spread**2 / 2 - np.abs(spread) ** 3 / 6, label="the expectation")
+axis.set(
+    xlabel="difference d of the two biases",
+    ylabel="dual value per token",
+    title="Straight pieces on average make a curve",
+)
+axis.legend()
+show(
+    figure,
+    "Dual values against the difference of two biases: jagged for 4 tokens, nearly smooth for 64, and a smooth bowl in expectation.",
+)
+
+# %% [markdown]
 # | | |
 # |---|---|
-# | Prerequisites | tutorial 32; expectations and variances |
+# | Prerequisites | [what the sign rule promises](32_what_the_sign_rule_promises.ipynb); expectations and variances |
 # | Time | 30 minutes |
 # | A common misconception | "Loss-free balancing has logarithmic regret." Some step sizes do. The constant step that everybody uses does not. |
 #
 # ## You will learn
 #
-# 1. what regret is, and why the expected dual is curved although every batch's dual is made of straight pieces;
-# 2. to compute the curvature: the second eigenvalue of a graph of experts;
+# 1. what [regret](glossary.md#regret) is, and why the expected [dual](glossary.md#dual) is curved although every batch's dual is made of straight pieces;
+# 2. to compute the curvature: the second eigenvalue of a graph of [experts](glossary.md#expert);
 # 3. which step sizes give logarithmic regret, and to see the logarithm.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
 #
-# Two experts, one per token, scores uniform on [0, 1]. The expected dual is known in closed form: $f(d) = \tfrac23 + \tfrac{d^2}{2} - \tfrac{|d|^3}{6}$, with $d$ the difference of the biases. Start at $d = 0.5$ and take steps $1/(\mu n)$ against the load of one token at a time.
+# Two experts, one per token, scores uniform on [0, 1]. The expected dual is known in closed form: $f(d) = \tfrac23 + \tfrac{d^2}{2} - \tfrac{|d|^3}{6}$, with $d$ the difference of the [biases](glossary.md#bias). Start at $d = 0.5$ and take steps $1/(\mu n)$ against the load of one token at a time.
 
 # %%
 import numpy as np
@@ -42,12 +65,10 @@ for n in range(1, 2001):
 #
 # ### Where the curvature comes from (D8)
 #
-# Over random scores the probability $\pi_k(p)$ that expert k is chosen is smooth in p. Raising $p_j$ takes tokens from k exactly when j and k are the two at the boundary of the top K. So the Hessian of the expected dual is the **Laplacian of a graph on the experts**, with weight $w_{kj}$ the density of tokens that are
-# undecided between k and j. Its second eigenvalue $\mu$ is the strong convexity.
+# Over random scores the probability $\pi_k(p)$ that expert k is chosen is smooth in p. Raising $p_j$ takes tokens from k exactly when j and k are the two at the boundary of the [top K](glossary.md#top-k). So the Hessian of the expected dual is the **Laplacian of a graph on the experts**, with weight $w_{kj}$ the [density](glossary.md#density) of tokens that are
+# undecided between k and j. Its second eigenvalue $\mu$ is the [strong convexity](glossary.md#strong-convexity).
 
 # %%
-from pictures import canvas, show
-
 from loadsparse.theory import expected_dual, experiment, online, score_laws
 
 law = score_laws.skewed(8, 0.8)  # eight experts, logit-normal scores, some more popular
@@ -79,7 +100,7 @@ assert expected_dual.curvature(score_laws.Uniform(2), 1, np.array([0, 1.5])).mu 
 # %% [markdown]
 # ## Check it against the oracle
 #
-# The comparator is a linear program too: the best fixed bias for all batches together is the dual of one large balanced assignment. No fixed bias does better in hindsight.
+# The comparator is a [linear program](glossary.md#linear-program) too: the best fixed bias for all batches together is the dual of one large balanced assignment. No fixed bias does better in hindsight.
 
 # %%
 from loadsparse.theory import lagrangian, linear_program
@@ -131,10 +152,22 @@ assert last["sign, u = 0.01"] > 3 * last["1 / (mu (n + n0))"]
 # ## Exercises
 #
 # 1. Double the batch size. The logarithmic term should halve: does it?
-# 2. Run the sign rule with u = 0.001 / n. Why does its regret grow without end? *(It can travel only 0.001 (1 + ln N).)*
+# 2. Run the [sign rule](glossary.md#sign-rule) with u = 0.001 / n. Why does its regret grow without end?
 # 3. Let the scores drift (`drift=0.004`). Which rule follows?
+#
+# <details><summary>Answers</summary>
+#
+# 1. The allowed growth per ln N is V / (μ T): with T = 128 instead of 64 it halves, to what the cell prints. (V is the second moment of the loads of one token.)
+# 2. It can travel only 0.001 (1 + ln N), 0.009 in 3,000 steps; the best bias lies 0.3 away, so it pays the same in every step.
+# 3. The constant step: it follows; the vanishing one stays behind.
+#
+# </details>
 
 # %%
+allowed = {tokens: online.second_moment(2, 8) / (curvature.mu * tokens) for tokens in (64, 128)}  # exercise 1
+print(f"growth per ln N allowed: {allowed[64]:.4f} at 64 tokens, {allowed[128]:.4f} at 128")
+assert allowed[128] == allowed[64] / 2
+assert round(0.001 * (1 + np.log(3000)), 3) == 0.009
 stuck = online.simulate(online.Setting(steps=3000, skew=0.8, rule="sign", rate=0.001, schedule="1/n"))  # exercise 2
 assert np.abs(stuck.bias).max() <= 0.001 * (1 + np.log(3000))
 drifting = {"steps": 3000, "skew": 0.8, "rule": "proportional", "drift": 0.004}  # exercise 3
@@ -146,4 +179,4 @@ assert followed < lost
 # %% [markdown]
 # ## Summary
 #
-# In expectation the dual is curved, by a graph that says which experts compete; steps of 1/(μn) then have logarithmic regret, with a slope that shrinks with the batch. A constant step has a floor, and a drifting world needs one.
+# In expectation the dual is curved, by a graph that says which experts compete; steps of 1/(μn) then have logarithmic regret, with a slope that shrinks with the batch. A constant step has a floor, and a drifting world needs one. Next: what happens in training, where the scores drift indeed: see the [course map](README.md).

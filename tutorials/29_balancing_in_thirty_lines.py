@@ -2,23 +2,45 @@
 # # Balancing in thirty lines
 #
 # *A mixture of experts sends each token to its K favourite experts. Some experts are everybody's favourite: their GPU works while the others wait. Can a single number per expert mend that, without touching the model's loss?*
-#
+
+# %%
+import numpy as np
+from pictures import canvas, show
+
+tokens_of = np.random.default_rng(seed=2).multinomial(
+    512, np.exp(-0.4 * np.arange(8)) / np.exp(-0.4 * np.arange(8)).sum()
+)
+figure, axis = canvas(height=2.4)
+axis.bar(range(8), tokens_of, color="#cccccc", edgecolor="black")
+axis.axhline(64, color="black", linestyle="--")
+axis.text(7.4, 68, "balanced", ha="right")
+axis.set(
+    xlabel="expert, one per GPU",
+    ylabel="tokens",
+    title=f"Everybody waits for expert 0: {tokens_of.max() / 64:.1f} times as long",
+)
+show(
+    figure,
+    "Bars of tokens per expert fall from left to right; the first is about three times as high as the dashed line of balance.",
+)
+
+# %% [markdown]
 # | | |
 # |---|---|
-# | Prerequisites | NumPy |
+# | Prerequisites | [an MoE layer in thirty lines](28_an_moe_layer_in_thirty_lines.ipynb) |
 # | Time | 30 minutes |
 # | A common misconception | "Each step of the bias rule brings the loads closer to the optimum." It does not: near balance a step can make things worse, and we shall see one that does. |
 #
 # ## You will learn
 #
 # 1. to run auxiliary-loss-free load balancing (ALF-LB) and to measure balance;
-# 2. how far it is from the best possible assignment, which a linear program knows exactly;
+# 2. how far it is from the best possible assignment, which a [linear program](glossary.md#linear-program) knows exactly;
 # 3. what one step promises, and what it does not.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
 #
-# Add a bias to every expert's score before choosing the top K. After each batch, lower the bias of experts with too many tokens by a small u and raise the others'.
+# Add a [bias](glossary.md#bias) to every [expert](glossary.md#expert)'s score before choosing the [top K](glossary.md#top-k). After each batch, lower the bias of experts with too many tokens by a small u and raise the others'.
 
 # %%
 import numpy as np
@@ -38,12 +60,10 @@ print("loads", loads, " wanted", K * T / E)
 # %% [markdown]
 # ## Build it
 #
-# The library's pieces do the same: `routing.top_k` with its tie-break stated (the lower index first), `routing.loads` in integers, and balancers with `init` and `step`. *MaxVio*, the
+# The library's pieces do the same: `routing.top_k` with its tie-break stated (the lower index first), `routing.loads` in integers, and balancers with `init` and `step`. *[MaxVio](glossary.md#maxvio)*, the
 # measure of the paper (arXiv 2408.15664), is the load of the busiest expert over the mean, minus one.
 
 # %%
-from pictures import canvas, show
-
 from loadsparse.reference import balancing, routing
 
 
@@ -84,8 +104,8 @@ assert np.array_equal(results["sign, u = 0.01"][1].bias, bias)  # the ten lines 
 #
 # $$ \max \sum_{ik} s_{ik} x_{ik} \quad\text{with}\quad \sum_k x_{ik} = K,\quad \sum_i x_{ik} = L = KT/E . $$
 #
-# Its dual is $D(p) = \sum_i \text{(sum of the top K of } s_i + p) - L \sum_k p_k$: **the bias is the dual variable**, and $A - L$ (loads minus mean) is a subgradient. So ALF-LB is a primal-dual method, and the linear
-# program says what it reaches for. By weak duality $D(p)$ is never below the optimum.
+# `assignment.solve` finds it. Its [dual](glossary.md#dual), `lagrangian.dual`, is $D(p) = \sum_i \text{(sum of the top K of } s_i + p) - L \sum_k p_k$: **the bias is the dual variable**, and $A - L$ (loads minus mean) is a [subgradient](glossary.md#subgradient). So ALF-LB is a primal-dual method, and the linear
+# program says what it reaches for. By [weak duality](glossary.md#weak-duality) $D(p)$ is never below the optimum.
 
 # %%
 from loadsparse.theory import assignment, lagrangian
@@ -128,7 +148,7 @@ assert moved.after - moved.before == promised == tokens * (step - margin)
 print(f"the dual rises by {float(promised) / 10_000}")
 
 # %% [markdown]
-# `loadsparse claims` lists what *is* true, each with its condition and the test that tries to break it: for the sign rule the dual cannot rise in a step that moves at most half of $\|A - L\|_1$ slots.
+# `loadsparse claims` lists what *is* true, each with its condition and the test that tries to break it: for the [sign rule](glossary.md#sign-rule) the dual cannot rise in a step that moves at most half of $\|A - L\|_1$ slots.
 #
 # ## Exercises
 #
@@ -136,6 +156,24 @@ print(f"the dual rises by {float(promised) / 10_000}")
 # 2. Draw fresh tokens at each step. What is the smallest MaxVio a *perfect* bias would show, by sampling alone?
 # 3. Two experts, three tokens: write down the linear program and its dual, and solve both by hand.
 #
+# <details><summary>Answers</summary>
+#
+# 1. By at most u (1 + 1/2 + ... + 1/N) = 0.0063 in 300 steps, far less than the differences of the scores: it cannot arrive.
+# 2. About 0.11, drawn below: even with equal chances, the fullest of 16 experts has 11 % too many tokens of 2,048. The formula $\sqrt{2 \ln E\,(1 - K/E)/L}$ = 0.138 is an estimate from above.
+# 3. [Chapter 30](30_duality_with_three_tokens.ipynb) does it, for the scores (9, 1), (6, 2), (4, 3): the optimum is 16.
+#
+# </details>
+
+# %%
+assert round(0.001 * sum(1 / n for n in range(1, 301)), 4) == 0.0063  # exercise 1
+equal = np.random.default_rng(0)  # exercise 2: no scores at all
+chance = [routing.max_violation(routing.loads(routing.top_k(equal.random((T, E)), K), E)) for _ in range(100)]
+print(
+    f"MaxVio by sampling alone: {np.mean(chance):.3f}, estimate {np.sqrt(2 * np.log(E) * (1 - K / E) / (K * T / E)):.3f}"
+)
+assert 0.09 < np.mean(chance) < np.sqrt(2 * np.log(E) * (1 - K / E) / (K * T / E))
+
+# %% [markdown]
 # ## Summary
 #
-# One bias per expert, moved by past loads only, is a dual method for the balanced assignment. It balances, not monotonically, and a constant step keeps trembling around the optimum. Read next: Wang et al., arXiv 2408.15664.
+# One bias per expert, moved by past loads only, is a dual method for the balanced assignment. It balances, not monotonically, and a constant step keeps trembling around the optimum. Next: [duality with three tokens](30_duality_with_three_tokens.ipynb); the method's own paper is Wang et al., arXiv 2408.15664.
