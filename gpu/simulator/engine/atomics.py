@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadsparse.gpu.simulator.engine import layout
+from loadsparse.gpu.simulator.engine import layout, runtime
 from loadsparse.gpu.simulator.engine.floats import Floats
 from loadsparse.gpu.simulator.engine.ir import Code, vec
 from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
@@ -21,11 +21,8 @@ _NAMES = ("add", "min", "max", "and", "or", "xor", "inc", "dec", "exch", "cas")
 B_PLACE, C_PLACE, OLD_PLACE = layout.W_DATA, layout.W_DATA + 256, layout.W_DATA + 512
 
 
-def _combine(x: Lowering, operation: str, type_: str, flush: bool) -> str:
-    """Defines the combining function of one operation and type; returns its name."""
-    name = f"combine_{operation}_{type_}{'_ftz' if flush else ''}"
-    if name in x.frame.helpers:
-        return name
+def _combine(name: str, operation: str, type_: str, flush: bool) -> Code:
+    """The combining function of one operation and type."""
     code = Code()
     width = WIDTH[type_]
     element = f"i{width}"
@@ -35,11 +32,9 @@ def _combine(x: Lowering, operation: str, type_: str, flush: bool) -> str:
     else:
         result = _combine_integers(code, operation, type_, old, b, c)
     wide = code.cast("zext", result, element, "i64")
-    x.code.declared |= code.declared
-    body = "\n".join(code.lines)
-    head = f"define internal i64 @{name}(i64 %old, i64 %b, i64 %c) alwaysinline nounwind"
-    x.frame.helpers[name] = f"{head} {{\n{body}\n  ret i64 {wide}\n}}\n"
-    return name
+    head = f"define internal i64 @{name}(i64 %old, i64 %b, i64 %c) alwaysinline nounwind {{"
+    code.lines = [head, *code.lines, f"  ret i64 {wide}", "}"]
+    return code
 
 
 def _combine_floats(code: Code, operation: str, type_: str, flush: bool, old: str, b: str) -> str:
@@ -104,11 +99,16 @@ def atomic(x: Lowering, instruction: Instruction) -> None:
     bad_address = put_addresses(x, operands[1 if returns else 0])
     defined = x.defined_of(*values)
     code.store("i32", defined, "%W", layout.W_DEFINED, 4)
-    shared_form = _combine(x, operation, type_, False)
-    global_form = _combine(x, operation, type_, operation == "add" and type_ == "f32")
-    pointers = [f"ptrtoint (ptr @{name} to i64)" for name in (global_form, shared_form)]
+    forms = {
+        "combine_global": _combine("combine_global", operation, type_, operation == "add" and type_ == "f32"),
+        "combine_other": _combine("combine_other", operation, type_, False),
+    }
+    known_already = set(runtime.declarations().splitlines())
+    declared = sorted({line for form in forms.values() for line in form.declared} - known_already)
+    support = "\n".join([*declared, *(line for form in forms.values() for line in form.lines), ""])
+    pointers = tuple(f"ptrtoint (ptr @{name} to i64)" for name in forms)
     constants = (space, size, int(operation == "exch"), check_bits(x.frame))
-    name = helper(x, f"atomic_{operation}_{type_}", "combine_lanes", *constants, pointers=pointers)
+    name = helper(x, f"atomic_{operation}_{type_}", "combine_lanes", *constants, pointers=pointers, support=support)
     outside = call_helper(x, name)
     bad_value = missing(x, defined, x.mask)
     if bad_value != "0":

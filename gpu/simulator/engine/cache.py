@@ -91,12 +91,12 @@ def _trim(folder: Path) -> None:
             return
 
 
-def compiled(kind: str, text: Callable[[], str], *parts: str, level: int = 2) -> bytes:
+def compiled(kind: str, text: Callable[[], str], *parts: str, thorough: bool = True) -> bytes:
     """Object code for the IR that `text` gives; with `parts`, they and not the IR are the key."""
     source = "" if parts else text()
-    name = f"{kind}-{key(*(parts or (source,)), str(level))}"
+    name = f"{kind}-{key(*(parts or (source,)), str(thorough))}"
     image = load(name)
     if image is None:
-        image = jit.compile_object(source or text(), level)
+        image = jit.compile_object(source or text(), thorough)
         save(name, image)
     return image

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import llvmlite.binding as llvm
@@ -23,6 +24,27 @@ MAXIMUM_INSTRUCTIONS = 65_000
 OLDEST_LLVM = 20
 
 
+class Late:
+    """Code that is compiled when it is first needed, once, whichever thread needs it."""
+
+    def __init__(self, load: Callable[[], jit.Loaded]) -> None:
+        self._load: Callable[[], jit.Loaded] | None = load
+        self._lock = threading.Lock()
+        self._loaded: jit.Loaded | None = None
+
+    @property
+    def address(self) -> int:
+        """Address of the code, or 0 while it is not compiled."""
+        return next(iter(self._loaded.addresses.values())) if self._loaded else 0
+
+    def compile(self) -> int:
+        """Its address, compiled now if need be."""
+        with self._lock:
+            if self._load is not None:
+                self._loaded, self._load = self._load(), None
+        return self.address
+
+
 @dataclass(frozen=True)
 class Compiled:
     """Machine code of a kernel, and what a launch must know about it.
@@ -30,7 +52,8 @@ class Compiled:
     `ranges` has (start, stop, stop of the coarse block) of every basic block.
     """
 
-    loaded: jit.Loaded
+    full: jit.Loaded
+    masked: Late
     instruction_count: int
     ranges: tuple[tuple[int, int, int], ...]
     warp_bytes: int
@@ -43,7 +66,7 @@ class Compiled:
 
     @property
     def address(self) -> int:
-        return self.loaded.addresses["run_warp"]
+        return self.full.addresses["run_full"]
 
     @property
     def block_count(self) -> int:
@@ -109,12 +132,18 @@ def _compile(request: Request, name: str) -> Compiled:
     if len(place.functions) > 1:
         raise Unsupported("the LLVM engine does not support calls")
     translation = Translation(kernel, place, request.checks, request.arch)
-    text = translation.text()
-    library = runtime.library()
-    symbols = dict(library.addresses)
-    for variant in translation.frame.multiplies.values():
-        symbols[runtime.prefix() + variant.name] = multiplier(variant).addresses[variant.name]
-    image = cache.compiled("kernel", lambda: text, name, level=1)
+    full, masked = translation.full_text(), translation.masked_text()
+    frame = translation.frame
+
+    def load(form: str, text: str) -> jit.Loaded:
+        image = cache.compiled(form, lambda: text, name, thorough=False)
+        symbols = dict(runtime.library().addresses)
+        for variant in frame.multiplies.values():
+            symbols[runtime.prefix() + variant.name] = multiplier(variant).addresses[variant.name]
+        for helper, definition in frame.helpers.items():
+            symbols |= runtime.helper(helper, definition).addresses
+        return jit.Loaded(image, symbols, (f"run_{form}",))
+
     blocks = translation.flow.blocks
     ranges = []
     for block in blocks:
@@ -123,7 +152,8 @@ def _compile(request: Request, name: str) -> Compiled:
             last += 1
         ranges.append((block.start, block.stop, blocks[last].stop))
     return Compiled(
-        jit.Loaded(image, symbols, ("run_warp",)),
+        load("full", full),
+        Late(functools.partial(load, "masked", masked)),
         len(kernel.instructions),
         tuple(ranges),
         translation.warp_bytes,

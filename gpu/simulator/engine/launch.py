@@ -6,7 +6,7 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +86,8 @@ class Launch:
         self.run_block = function(names["run_block"], 1)
         self.workers: list[Worker] = []
         self.failure: BaseException | None = None
+        self.callbacks: list[object] = []
+        self.translating = 0.0
 
     def _table(self) -> tuple[int, int]:
         """The allocation table: (address, entries)."""
@@ -188,11 +190,11 @@ class Launch:
         workers = self.workers = [self.worker() for _ in range(count)]
         clear = self.compiled.clear_bytes
         first = workers[0]
-        listener = self._hear()
-        next(listener)
-        hear = ctypes.CFUNCTYPE(_WORD)(listener.__next__)
         if threading.current_thread() is threading.main_thread():
-            _words(first.state, 8)[L.K_HEAR // 8] = ctypes.cast(hear, ctypes.c_void_p).value or 0
+            self._callback(first, L.K_HEAR, self._answers(lambda: 0))
+        for worker in workers:
+            _words(worker.state, 8)[L.K_MASKED // 8] = self.compiled.masked.address
+            self._callback(worker, L.K_TRANSLATE, self._answers(self._translate))
         try:
             if self.compiled.observable_order:
                 self._in_order(first)
@@ -204,6 +206,7 @@ class Launch:
                     self._spread(workers, alone)
         except BaseException as error:
             self._stop(error)
+        self.callbacks.clear()  # they hold this launch
         if self.failure is not None:
             raise self.failure
         return self._outcome(workers, time.perf_counter() - start)
@@ -234,18 +237,36 @@ class Launch:
             except BaseException as error:
                 self._stop(error)
 
-    def _hear(self) -> Iterator[int]:
-        """Native code in the main thread resumes this now and then: Python runs pending signal handlers where a
-        generator resumes, which is inside the `try` (a plain callback would run them before its first line).
+    def _callback(self, worker: Worker, place: int, answers: Iterator[int]) -> None:
+        """Lets native code resume a generator."""
+        next(answers)
+        callback = ctypes.CFUNCTYPE(_WORD)(answers.__next__)
+        self.callbacks.append(callback)
+        _words(worker.state, 8)[place // 8] = ctypes.cast(callback, ctypes.c_void_p).value or 0
+
+    def _translate(self) -> int:
+        """The masked form, which no launch has needed before."""
+        begin = time.perf_counter()
+        address = self.compiled.masked.compile()
+        self.translating = max(self.translating, time.perf_counter() - begin)
+        return address
+
+    def _answers(self, answer: Callable[[], int]) -> Iterator[int]:
+        """Native code resumes this for an answer.  Python runs pending signal handlers where a generator resumes, which
+        is inside the `try` (a plain callback would run them before its first line); in the main thread native code asks
+        now and then for no other reason.  An exception stops the launch.
         """
+        result = 0
         while True:
             try:
                 while True:
-                    yield 0
+                    yield result
+                    result = answer()
             except GeneratorExit:
                 return
             except BaseException as error:
                 self._stop(error)
+                result = 0
 
     def _stop(self, error: BaseException) -> None:
         """Ends all native code at its next backward branch or end of a turn; `run` raises the first error."""
@@ -341,6 +362,8 @@ def run(request: Request) -> Outcome:
     started = time.perf_counter()
     compiled = prepare(request)
     translated = time.perf_counter() - started
-    outcome = Launch(request, compiled).run()
-    outcome.translate_seconds = translated
+    launch = Launch(request, compiled)
+    outcome = launch.run()
+    outcome.translate_seconds = translated + launch.translating
+    outcome.execute_seconds -= launch.translating
     return outcome

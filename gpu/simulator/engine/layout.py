@@ -73,7 +73,10 @@ K_STEALS = 16
 K_INSTRUCTIONS = 24
 K_POLL = 32
 K_HEAR = 40
+K_TRANSLATE = 48
+K_MASKED = 56
 WORKER_BYTES = 64
+"""K_HEAR, K_TRANSLATE: callbacks into Python; K_MASKED: the masked form of the kernel, or 0 until it is needed."""
 
 # warp
 W_PC = 0
@@ -100,8 +103,8 @@ POLL_INTERVAL = 10_000_000
 # warp status
 READY, AT_BARRIER, FINISHED = 0, 1, 2
 
-# why run_warp returned
-EXITED, WAITS, YIELDED, STOPPED = 0, 1, 2, 3
+# why the code of a warp returned; AGAIN: from the masked form to the full one
+EXITED, WAITS, YIELDED, STOPPED, AGAIN = 0, 1, 2, 3, 4
 
 # allocation table entries
 T_DATA, T_BYTES, T_DEFINED, T_READ_ONLY, T_ENTRY_BYTES = 0, 8, 16, 24, 32

@@ -19,8 +19,17 @@ class Leaving:
     code: Code
     frame: Frame
     count: int
-    resumes: list[tuple[int, str]]
-    """Extra program counters (bar.red results to be fetched) and their labels."""
+    masked: bool
+    """Which form is being emitted."""
+
+    def resumes(self, block: Block) -> bool:
+        """True if a warp that was suspended at the end of this block has a result to fetch (bar.red)."""
+        last = self.kernel.instructions[block.stop - 1]
+        return is_barrier_like(last) and "red" in last.modifiers
+
+    def resume(self, block: Block) -> int:
+        """The program counter, behind those of all blocks, at which it does so."""
+        return self.count + 1 + block.number
 
     def call_runtime(self, name: str, *arguments: str | int) -> str:
         return self.code.call(runtime.prefix() + name, "i64", *(("i64", str(a)) for a in arguments))
@@ -118,7 +127,11 @@ class Leaving:
         # a group that became full again returns to the fast form
         if self.flow.blocks[target].coarse:
             full = code.v(f"icmp eq i32 {mask}, -1")
-            code.branch(full, f"full_{target}", f"masked_{target}")
+            back = code.fresh("back")
+            code.branch(full, back, f"masked_{target}")
+            code.start(back)
+            self.store_pc(FULL, splat("i32", target))
+            code.goto("again")
         else:
             code.goto(f"masked_{target}")
         return None

@@ -70,7 +70,9 @@ class Frame:
     """Register index -> byte offset in the warp structure."""
     defined_slots: dict[int, int]
     helpers: dict[str, str] = field(default_factory=dict)
-    """Text of the helper functions that the kernel needs, by name."""
+    """IR of the helper functions that the kernel needs, by name."""
+    called: set[str] = field(default_factory=set)
+    """Those that the form being emitted calls."""
     multiplies: dict[str, Multiply] = field(default_factory=dict)
     """The Tensor Core variants that it needs, by name."""
     has_copies: bool = False

@@ -136,16 +136,21 @@ def put_addresses(x: Lowering, operand: Operand | None) -> str:
     return missing(x, x.defined_of(operand), x.mask)
 
 
-def helper(x: Lowering, name: str, function: str, *constants: int, pointers: list[str] | None = None) -> str:
-    """A function (B, W, site, mask) that is `function` with these constants (then pointers); returns its name."""
-    full = "_".join([name, *(str(c) for c in constants)])
-    if full not in x.frame.helpers:
-        passed = "".join(f", i64 {c}" for c in (*constants, *(pointers or ())))
-        x.frame.helpers[full] = (
-            f"define internal i64 @{full}(i64 %B, i64 %W, i64 %site, i64 %mask) noinline nounwind {{\n"
-            f"  %r = call i64 @{runtime.prefix()}{function}(i64 %B, i64 %W, i64 %site, i64 %mask{passed})\n"
-            f"  ret i64 %r\n}}\n"
-        )
+def helper(
+    x: Lowering, name: str, function: str, *constants: int, pointers: tuple[str, ...] = (), support: str = ""
+) -> str:
+    """A function (B, W, site, mask) that is `function` with these constants (then pointers); returns its name.
+
+    `support` is the IR of what the pointers name.
+    """
+    full = runtime.prefix() + "_".join([name, *(str(c) for c in constants)])
+    passed = "".join(f", i64 {c}" for c in (*constants, *pointers))
+    x.frame.helpers[full] = (
+        f"{support}define i64 @{full}(i64 %B, i64 %W, i64 %site, i64 %mask) nounwind {{\n"
+        f"  %r = call i64 @{runtime.prefix()}{function}(i64 %B, i64 %W, i64 %site, i64 %mask{passed})\n"
+        f"  ret i64 %r\n}}\n"
+    )
+    x.frame.called.add(full)
     return full
 
 

@@ -40,8 +40,21 @@ def prefix() -> str:
 
 @functools.cache
 def inline_text() -> str:
-    """IR that a kernel's module starts with: declarations, and the inlined run-time functions."""
+    """IR that the module of a helper starts with: declarations, and the inlined run-time functions."""
     return native.DECLARATIONS + native.translate(MODULES, prefix(), only_inline=True)
+
+
+@functools.cache
+def declarations() -> str:
+    """IR that a kernel's module starts with: what of the run-time it may call."""
+    return "\n".join(line for line in inline_text().splitlines() if line.startswith("declare"))
+
+
+@functools.cache
+def helper(name: str, text: str) -> jit.Loaded:
+    """A run-time function specialised for one kind of access; `text` defines `name`.  All kernels share it."""
+    whole = f"{inline_text()}\n{text}"
+    return jit.Loaded(cache.compiled("helper", lambda: whole), library().addresses, (name,))
 
 
 @functools.cache

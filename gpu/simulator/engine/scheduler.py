@@ -115,6 +115,14 @@ def hear(worker: int) -> int:
     return 0
 
 
+def find_masked(B: int) -> int:
+    """The masked form of the kernel, which the first group that needs it has translated; 0 if that failed."""
+    worker = load64(B + L.B_WORKER)
+    while load64(worker + L.K_MASKED) == 0 and load64(worker + L.K_STOPPED) == 0:
+        store64(worker + L.K_MASKED, invoke(load64(worker + L.K_TRANSLATE)))
+    return load64(worker + L.K_MASKED)
+
+
 def deadlock(B: int) -> int:
     """No warp can ever run again: reported for the first waiting lane."""
     for index in range(load64(B + L.B_WARP_COUNT)):

@@ -1,9 +1,9 @@
-"""A kernel as one native function ``run_warp(block, warp) -> reason``.
+"""A kernel as two native functions, ``run_full(block, warp) -> reason`` and ``run_masked(block, warp, entry)``.
 
 Every basic block exists twice.  The *full* form serves 32 lanes that run together: no blending, native branches while
 the condition is uniform, blocks joined across rendezvous instructions.  The *masked* form serves any group of lanes
-and blends results.  A dispatcher picks the lowest program counter; all state that outlives a block is in memory, so
-that a warp can be suspended at a barrier and resumed.
+and blends results; it is compiled only when a warp first needs it.  A dispatcher picks the lowest program counter; all
+state that outlives a block is in memory, so that a warp can be suspended at a barrier and resumed, or change its form.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Translation(Leaving):
         self.kernel, self.checks = kernel, checks
         self.flow: Flow = analyse(kernel)
         self.code = Code()
+        self.masked = False
         slots, defined_slots, self.clear_bytes, self.warp_bytes = self._place_registers()
         granule = narrowest_access(kernel)
         self.frame = Frame(kernel, self.flow, checks, arch, granule, place.shared_bytes, slots, defined_slots)
@@ -58,7 +59,6 @@ class Translation(Leaving):
             i.name in ("membar", "fence") or {"acquire", "release", "acq_rel"} & set(i.modifiers)
             for i in kernel.instructions
         )
-        self.resumes: list[tuple[int, str]] = []
         self.frame.param_bytes = sum(v.size for v in kernel.parameters[-1:]) + sum(
             v.offset for v in kernel.parameters[-1:]
         )
@@ -92,29 +92,65 @@ class Translation(Leaving):
         clear = clear or offset - layout.W_REGISTERS
         return slots, defined, clear, -(-offset // 4096) * 4096 + 64
 
-    def text(self) -> str:
-        """The module's IR."""
-        code = self.code
-        code.emit("%mask = alloca i32")
-        code.emit("%Bi = ptrtoint ptr %B to i64")
-        code.emit("%Wi = ptrtoint ptr %W to i64")
-        code.goto("dispatch")
+    def full_text(self) -> str:
+        """IR of the full form."""
+        code = self._begin(masked=False)
         self._dispatcher()
+        code.start("dispatch_full")
+        ways = [f"i32 {b.number}, label %full_{b.number}" for b in self.flow.blocks if b.coarse]
+        ways += [f"i32 {self.resume(b)}, label %fetch_{b.number}" for b in self.flow.blocks if self.resumes(b)]
+        code.close(f"switch i32 %lowest, label %elsewhere [ {' '.join(ways)} ]")
+        code.start("elsewhere")
+        self._call_masked(-1)
         for block in self.flow.blocks:
             if block.coarse:
                 self._full(block)
+        return self._module("run_full(ptr noalias %B, ptr noalias %W)")
+
+    def masked_text(self) -> str:
+        """IR of the masked form; a warp that became full again goes back to the full one."""
+        code = self._begin(masked=True)
+        code.emit("%mask = alloca i32")
+        code.emit("store i32 -1, ptr %mask")
+        entries = " ".join(f"i64 {b.number}, label %masked_{b.number}" for b in self.flow.blocks)
+        code.close(f"switch i64 %entry, label %dispatch [ {entries} ]")
+        self._dispatcher()
+        code.start("dispatch_full")
+        coarse = " ".join(f"i32 {b.number}, label %again" for b in self.flow.blocks if b.coarse)
+        code.close(f"switch i32 %lowest, label %elsewhere [ {coarse} ]")
+        code.start("again")
+        code.close(f"ret i64 {layout.AGAIN}")
+        code.start("elsewhere")
+        code.emit("store i32 %lanes, ptr %mask")
+        ways = [f"i32 {b.number}, label %masked_{b.number}" for b in self.flow.blocks]
+        ways += [f"i32 {self.resume(b)}, label %fetch_{b.number}" for b in self.flow.blocks if self.resumes(b)]
+        code.close(f"switch i32 %lowest, label %the_end [ {' '.join(ways)} ]")
         for block in self.flow.blocks:
             self._masked(block)
-        self._end()
-        helpers = "\n".join(self.frame.helpers.values())
-        known = set(runtime.inline_text().splitlines())
-        external = "\n".join(sorted(code.declared - known))
-        resumes = " ".join(f"i32 {number}, label %{label}" for number, label in self.resumes)
-        body = "\n".join(code.lines).replace("; RESUMES", resumes)
+        code.start("the_end")
+        self.exit_lanes(code.v("load i32, ptr %mask"))
+        code.goto("dispatch")
+        return self._module("run_masked(ptr noalias %B, ptr noalias %W, i64 %entry)")
+
+    def _begin(self, masked: bool) -> Code:
+        self.masked = masked
+        self.code = Code()
+        self.frame.called.clear()
+        self.code.emit("%Bi = ptrtoint ptr %B to i64")
+        self.code.emit("%Wi = ptrtoint ptr %W to i64")
+        if not masked:
+            self.code.goto("dispatch")
+        return self.code
+
+    def _module(self, signature: str) -> str:
+        code = self.code
+        known = set(runtime.declarations().splitlines())
+        called = {f"declare i64 @{name}(i64, i64, i64, i64)" for name in self.frame.called}
+        external = "\n".join(sorted((code.declared | called) - known))
+        body = "\n".join(code.lines)
         metadata = '!0 = !{!"branch_weights", i32 2000, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 2000}\n'
         return (
-            f"{runtime.inline_text()}\n{external}\n{helpers}\n"
-            f"define i64 @run_warp(ptr noalias %B, ptr noalias %W) nounwind {{\nentry:\n{body}\n}}\n{metadata}"
+            f"{runtime.declarations()}\n{external}\ndefine i64 @{signature} nounwind {{\nbegin:\n{body}\n}}\n{metadata}"
         )
 
     def _dispatcher(self) -> None:
@@ -127,21 +163,6 @@ class Translation(Leaving):
         runnable = code.v(f"and i32 {live}, {idle}")
         none = code.v(f"icmp eq i32 {runnable}, 0")
         code.branch(none, "nobody", "somebody", likely=False)
-        code.start("somebody")
-        pcs = code.load(vec("i32"), "%W", layout.W_PC, 64)
-        candidates = code.select(code.flags(runnable), "i32", pcs, splat("i32", 0x7FFFFFFF))
-        lowest = code.intrinsic("llvm.vector.reduce.umin.v32i32", "i32", (vec("i32"), candidates))
-        same = code.v(f"icmp eq {vec('i32')} {candidates}, {code.broadcast('i32', lowest)}")
-        mask = code.bits(same)
-        code.emit(f"store i32 {mask}, ptr %mask")
-        full = code.v(f"icmp eq i32 {mask}, -1")
-        code.branch(full, "dispatch_full", "dispatch_masked")
-        code.start("dispatch_full")
-        ways = " ".join(f"i32 {b.number}, label %full_{b.number}" for b in self.flow.blocks if b.coarse)
-        code.close(f"switch i32 {lowest}, label %dispatch_masked [ {ways} ]")
-        code.start("dispatch_masked")
-        ways = " ".join(f"i32 {b.number}, label %masked_{b.number}" for b in self.flow.blocks) + " ; RESUMES"
-        code.close(f"switch i32 {lowest}, label %the_end [ {ways}\n  ]")
         code.start("nobody")
         gone = code.v(f"icmp eq i32 {live}, 0")
         code.branch(gone, "exited", "stuck")
@@ -150,6 +171,34 @@ class Translation(Leaving):
         code.close(f"ret i64 {layout.STOPPED}")
         code.start("exited")
         code.close(f"ret i64 {layout.EXITED}")
+        code.start("somebody")
+        pcs = code.load(vec("i32"), "%W", layout.W_PC, 64)
+        candidates = code.select(code.flags(runnable), "i32", pcs, splat("i32", 0x7FFFFFFF))
+        lowest = code.intrinsic("llvm.vector.reduce.umin.v32i32", "i32", (vec("i32"), candidates))
+        same = code.v(f"icmp eq {vec('i32')} {candidates}, {code.broadcast('i32', lowest)}")
+        code.emit(f"%lowest = add i32 {lowest}, 0")
+        code.emit(f"%lanes = bitcast {vec('i1')} {same} to i32")
+        code.branch(code.v("icmp eq i32 %lanes, -1"), "dispatch_full", "elsewhere")
+
+    def _call_masked(self, entry: int) -> None:
+        """Runs the masked form, from block `entry` on or (-1) from its dispatcher."""
+        code = self.code
+        worker = code.load("ptr", "%B", layout.B_WORKER, 8)
+        kept = code.load("i64", worker, layout.K_MASKED, 8)
+        find, found, run, ended, before = (code.fresh(s) for s in ("find", "found", "run", "ended", "before"))
+        code.label(before)
+        code.branch(code.v(f"icmp eq i64 {kept}, 0"), find, run, likely=False)
+        code.start(find)
+        fresh = self.call_runtime("find_masked", "%Bi")
+        code.branch(code.v(f"icmp eq i64 {fresh}, 0"), found, run, likely=False)
+        code.start(found)
+        code.close(f"ret i64 {layout.STOPPED}")
+        code.start(run)
+        address = code.v(f"phi i64 [ {kept}, %{before} ], [ {fresh}, %{find} ]")
+        reason = code.v(f"call i64 {code.v(f'inttoptr i64 {address} to ptr')}(ptr %B, ptr %W, i64 {entry})")
+        code.branch(code.v(f"icmp eq i64 {reason}, {layout.AGAIN}"), "dispatch", ended)
+        code.start(ended)
+        code.close(f"ret i64 {reason}")
 
     def _count(self, block: Block, length: int, mask: str) -> None:
         """Executions and lanes of a block, and the instructions of this turn and of the launch."""
@@ -198,8 +247,7 @@ class Translation(Leaving):
         code.branch(code.v(f"icmp eq i32 {every}, -1"), whole, parts)
         code.start(parts)
         self.store_pc(FULL, splat("i32", block.number))
-        code.emit("store i32 -1, ptr %mask")
-        code.goto(f"masked_{block.number}")
+        self._call_masked(block.number)
         code.start(whole)
 
     def _masked(self, block: Block) -> None:
@@ -252,9 +300,3 @@ class Translation(Leaving):
                 raise refuse(instruction)
             lowered(lowering, instruction)
         lowering.mask = lowering.group_mask
-
-    def _end(self) -> None:
-        """Falling off the end is an exit."""
-        self.code.start("the_end")
-        self.exit_lanes(self.code.v("load i32, ptr %mask"))
-        self.code.goto("dispatch")

@@ -59,7 +59,7 @@ def suspend(translation: Leaving, x: Lowering, block: Block, instruction: Instru
         x, "arrive", "%Bi", "%Wi", block.stop - 1, operands[0].value, threads, int(waits), widen(x, flags)
     )
     if reduction:
-        following = _resume(translation, block, instruction)
+        following = translation.resume(block)
         translation.store_pc(mask, splat("i32", following))
     hold, on = code.fresh("hold"), code.fresh("on")
     code.branch(code.v(f"icmp ne i64 {waiting}, 0"), hold, on)
@@ -70,23 +70,17 @@ def suspend(translation: Leaving, x: Lowering, block: Block, instruction: Instru
     code.start(on)
     if reduction:
         code.goto("dispatch")
-        _fetch(translation, block, instruction)
+        _fetch(translation, block, instruction, mask)
     else:
         translation.go(following, mask, block)
 
 
-def _resume(translation: Leaving, block: Block, instruction: Instruction) -> int:
-    """A program counter behind all blocks at which a warp fetches the result of bar.red."""
-    number = translation.count + 1 + len(translation.resumes)
-    translation.resumes.append((number, f"fetch_{number}"))
-    return number
-
-
-def _fetch(translation: Leaving, block: Block, instruction: Instruction) -> None:
+def _fetch(translation: Leaving, block: Block, instruction: Instruction, mask: str) -> None:
     """Writes the result of bar.red and goes on behind it."""
     code = translation.code
-    code.start(translation.resumes[-1][1])
-    mask = code.v("load i32, ptr %mask")
+    code.start(f"fetch_{block.number}")
+    if translation.masked:
+        mask = code.v("load i32, ptr %mask")
     x = Lowering(translation.frame, code, mask, live_out(translation.flow, block))
     result = code.load("i64", "%W", layout.W_RESULT, 8)
     if "popc" in instruction.modifiers:
