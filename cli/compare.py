@@ -1,0 +1,158 @@
+"""`loadsparse compare`: every SpMM kernel on one shape, or on the matrices of known models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from loadsparse.cli.console import Json, Plain, bad_input, console, fail, progress
+
+Cells = dict[str, Any]
+
+NOTES = (
+    "bytes of A are those of the encoded matrix; DRAM bytes are A, B and C once",
+    "counted: executed in full by the simulator; scaled: from four small executions, bilinear in M and K; published: "
+    "counts of the authors' kernel; --exact executes in full",
+    "registers and spills are reported by NVIDIA's compiler; times are predicted (dense: of cuBLAS); no GPU was involved",
+    "useful: share of the executed multiply-adds whose weight is stored; limit N: from there on the Tensor Cores need longer "
+    "for all of them, zeros included, than DRAM for A, B and C",
+    "dense-4bit stores 0.625 bytes per element unpruned; twofour holds 2:4 weights (50%) whatever the sparsity asked for",
+)
+
+
+def _integers(text: str, option: str, example: str, count: int | None = None) -> list[int]:
+    parts = text.split(",")
+    if (count is not None and len(parts) != count) or not all(
+        part.strip().isascii() and part.strip().isdigit() for part in parts
+    ):
+        raise fail(f"{option} {text}: give positive integers, for example {example}")
+    return [int(part) for part in parts]
+
+
+def _number(value: Any, form: str = "{:,.0f}", factor: float = 1.0) -> str:
+    return "-" if value is None else form.format(value * factor)
+
+
+def _memory(row: Cells) -> Cells:
+    floor = row["bytes_a_floor"]
+    return {
+        "A, MB": _number(row["bytes_a"], "{:.3f}", 1e-6),
+        "B/element": _number(row["bytes_per_element"], "{:.3f}"),
+        "x floor": _number(floor and row["bytes_a"] / floor, "{:.2f}"),
+        "DRAM, MB": _number(row["dram_bytes"], "{:.3f}", 1e-6),
+        "sectors": _number(row["sectors"]),
+        "shared wavefronts": _number(row["shared_wavefronts"]),
+        "conflicts": _number(row["bank_conflicts"]),
+        "instr/out": _number(row["instructions_per_output"], "{:.1f}"),
+        "mma/out": _number(row["mma_per_output"], "{:.3f}"),
+        "useful": _number(row["useful_multiply_adds"], "{:.0%}"),
+        "limit N": _number(row["redundant_limit_n"]),
+        "origin": row["origin"],
+    }
+
+
+def _resources(row: Cells) -> Cells:
+    return {
+        "registers": _number(row["registers"]),
+        "shared, KB": _number(row["shared_bytes"], "{:.1f}", 1 / 1024),
+        "spilled": _number(row["spill_bytes"]),
+        "blocks/SM": _number(row["resident_blocks"]),
+        "occupancy": _number(row["occupancy"], "{:.0%}"),
+        "splits": _number(row["splits"]),
+        "hazards": _number(row["hazards"]),
+        "predicted, us": _number(row["predicted_seconds"], "{:.1f}", 1e6),
+        "bound": row["bound"] or "-",
+        "roofline, us": _number(row["roofline_seconds"], "{:.1f}", 1e6),
+    }
+
+
+def _show(rows: list[Cells], plain: bool) -> None:
+    from rich import box
+    from rich.table import Table
+
+    out = console(plain)
+    for view in (_memory, _resources):
+        table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False)
+        swept = "matrix" in rows[0]
+        for name in (*(("matrix", "N") if swept else ()), "kernel", *view(rows[0])):
+            table.add_column(
+                name, no_wrap=True, justify="left" if name in ("matrix", "kernel", "origin", "bound") else "right"
+            )
+        for row in rows:
+            place = (row["matrix"], str(row["shape"][1])) if swept else ()
+            table.add_row(*place, row["kernel"], *view(row).values())
+        out.print(table)
+    for note in NOTES:
+        out.print(note, style="dim", soft_wrap=True, markup=False)
+
+
+def _plot(path: Path, rows: list[Cells], title: str) -> None:
+    from loadsparse.gpu.perfmodel import PerfError
+    from loadsparse.gpu.perfmodel.plot import bars
+
+    panels = {
+        "bytes of A per element": [row["bytes_per_element"] for row in rows],
+        "warp instructions x 32 per output": [row["instructions_per_output"] for row in rows],
+        "predicted time, us": [row["predicted_seconds"] and row["predicted_seconds"] * 1e6 for row in rows],
+        "roofline, us": [row["roofline_seconds"] * 1e6 for row in rows],
+    }
+    try:
+        bars(path, [row["kernel"] for row in rows], panels, title)
+    except PerfError as error:
+        raise fail(str(error)) from None
+
+
+def command(
+    kernels: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Kernels; none means dense, ours, the peers and a dense 4-bit row. Also flash-llm, spinfer."
+        ),
+    ] = None,
+    shape: Annotated[str, typer.Option(help="M,N,K of C[M,N] = A[M,K] x B[K,N].")] = "1024,16,1024",
+    sparsity: Annotated[float, typer.Option(help="Share of zeros in A.")] = 0.8,
+    gpu: Annotated[str, typer.Option(help="A packaged GPU, or a .json or .toml description.")] = "a100-80gb",
+    exact: Annotated[bool, typer.Option("--exact", help="Execute large products in full.")] = False,
+    sweep: Annotated[
+        str | None, typer.Option(help="Many matrices instead: opt, llama or smollm2 (with --out).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSONL file of the sweep; a killed sweep resumes from it.")] = None,
+    columns: Annotated[str, typer.Option("--n", help="The N of a sweep, for example 8,16,32.")] = "16",
+    plot: Annotated[Path | None, typer.Option(help="Write the comparison as .png, .svg or .pdf.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn weights.", min=0)] = 0,
+    as_json: Json = False,
+    plain: Plain = False,
+) -> None:
+    """Compare kernels: bytes, counts, registers, occupancy, predicted time, side by side.
+
+    Examples: loadsparse compare --shape 36864,8,9216 --sparsity 0.8;
+    loadsparse compare lscd bitmap flash-llm --shape 4096,16,4096 --gpu h100-sxm --json;
+    loadsparse compare --sweep opt --n 8,16,32 --out opt.jsonl
+    """
+    with bad_input(), progress("compare", quiet=as_json or plain) as update:
+        from loadsparse.gpu import comparison
+        from loadsparse.gpu.sweep import sweep as run_sweep
+
+        if sweep is None:
+            if out is not None:
+                raise fail("--out belongs to --sweep: use --json to write one comparison")
+            m, n, k = _integers(shape, "--shape", "1024,16,1024", 3)
+            rows = comparison.compare((m, n, k), sparsity, gpu, kernels, exact=exact, seed=seed, progress=update)
+        else:
+            if out is None:
+                raise fail(f"--sweep {sweep} needs --out FILE.jsonl, from which it resumes after a kill")
+            if plot is not None:
+                raise fail("--plot draws one shape: leave --sweep out")
+            many = _integers(columns, "--n", "8,16,32")
+            rows = run_sweep(sweep, out, many, sparsity, gpu, kernels, exact=exact, seed=seed, progress=update)
+        if plot is not None:
+            _plot(plot, rows, f"{shape.replace(',', ' x ')} (M x N x K), {sparsity:.0%} sparse")
+    if as_json:
+        typer.echo(json.dumps({"rows": rows, "notes": NOTES}))
+    else:
+        _show(rows, plain)
+    if any(row["hazards"] for row in rows):
+        raise typer.Exit(1)
