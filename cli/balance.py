@@ -31,7 +31,11 @@ def _draw(rows: list[Row], path: Path) -> None:
 
 def command(
     scores: Annotated[
-        str, typer.Argument(help="Scores of tokens x experts: a .npy or .npz file, or skewed:T,E to draw some.")
+        str,
+        typer.Argument(
+            help="Scores of tokens x experts: a .npy or .npz file, trace:sign-1e-3/2 of a trained layer (with -k 6), or "
+            "skewed:T,E to draw some."
+        ),
     ],
     k: Annotated[int, typer.Option("--top-k", "-k", help="Experts per token.", min=1)] = 2,
     balancers: Annotated[

@@ -124,7 +124,10 @@ def command(
     batch: Annotated[int, typer.Option(help="Sequences answered together (with --model).")] = 8,
     prompt: Annotated[int, typer.Option(help="Tokens of the prompt (with --model).")] = 64,
     output: Annotated[int, typer.Option(help="Tokens of the answer (with --model).")] = 512,
-    routing: Annotated[str, typer.Option(help="Popularity of a MoE's experts: uniform or 1/rank.")] = "uniform",
+    routing: Annotated[
+        str,
+        typer.Option(help="Popularity of a MoE's experts: uniform, 1/rank, or trace:sign-1e-3/2 of a trained layer."),
+    ] = "uniform",
     price: Annotated[float, typer.Option(help="Dollars per GPU-hour (with --model).")] = 2.0,
     sparsity: Annotated[float, typer.Option(help="Share of zeros in the weights.")] = 0.8,
     sweep: Annotated[str | None, typer.Option(help="Vary one thing: sparsity, n, or batch (with --model).")] = None,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from loadsparse.reference import routing
+from loadsparse.reference import routing, traces
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -120,13 +120,16 @@ def load(path: str | Path, name: str | None = None) -> Array:
 
 
 def named(text: str, seed: int = 0) -> Array:
-    """Scores by name: a .npy or .npz file, or ``skewed:T,E`` or ``skewed:T,E,SKEW`` drawn from `skewed` with the seed.
+    """Scores by name: a .npy or .npz file, ``trace:ARM/LAYER`` of a trained layer (`reference.traces`), or
+    ``skewed:T,E`` or ``skewed:T,E,SKEW`` drawn from `skewed` with the seed.
 
     Raises ValueError that says what is wrong.
 
     >>> named("skewed:5,4").shape
     (5, 4)
     """
+    if text.startswith("trace:"):
+        return traces.get(text.removeprefix("trace:")).scores.astype(np.float32)
     if not text.startswith("skewed:"):
         return load(text)
     try:

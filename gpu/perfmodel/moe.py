@@ -23,19 +23,21 @@ from loadsparse.gpu.perfmodel.constants import fitted
 from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError, load
 from loadsparse.gpu.perfmodel.kernel import canonical, norm
 from loadsparse.gpu.perfmodel.tile import COUNTED_PEERS, OURS, encoded_bytes
-from loadsparse.reference import balancing
+from loadsparse.reference import balancing, traces
 from loadsparse.reference import routing as route
 
 POPULARITIES = ("uniform", "1/rank")
+TRACE = "trace:"
 TRAIN_TOKENS, TRAIN_STEPS = 512, 600
 DRAWS = 8
 
 
 @dataclass(frozen=True)
 class Routing:
-    """How tokens choose experts: score = log popularity + Gumbel noise + bias, the K best.
+    """How tokens choose experts: score = log popularity + Gumbel noise + bias, the K best; or as a trained layer did.
 
-    popularity  "uniform" or "1/rank" (the r-th most popular expert is wanted in proportion to 1/r)
+    popularity  "uniform", "1/rank" (the r-th most popular expert is wanted in proportion to 1/r), or "trace:ARM/LAYER":
+                tokens drawn from a trace of `reference.traces`, with the bias of its training
     balancer    None, or a name of `balancing.BALANCERS` that first learns a bias on 600 batches of 512 tokens
     """
 
@@ -44,14 +46,35 @@ class Routing:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.popularity not in POPULARITIES:
-            raise PerfError(f"unknown popularity {self.popularity!r}: known are {', '.join(POPULARITIES)}")
+        if self.popularity.startswith(TRACE):
+            _trace(self.popularity)
+        elif self.popularity not in POPULARITIES:
+            raise PerfError(
+                f"unknown popularity {self.popularity!r}: known are {', '.join(POPULARITIES)}, {TRACE}ARM/LAYER"
+            )
         if self.balancer is not None and self.balancer not in balancing.BALANCERS:
             raise PerfError(f"unknown balancer {self.balancer!r}: known are {', '.join(balancing.BALANCERS)}")
 
 
+@lru_cache(maxsize=16)
+def _trace(popularity: str) -> traces.Trace:
+    try:
+        return traces.get(popularity.removeprefix(TRACE))
+    except ValueError as error:
+        raise PerfError(str(error)) from None
+
+
 def scores(rng: np.random.Generator, tokens: int, experts: int, popularity: str) -> NDArray[np.float64]:
-    """float64[tokens, experts]: sigmoid of log popularity + Gumbel noise, minus its mean."""
+    """float64[tokens, experts]: sigmoid of log popularity + Gumbel noise, minus its mean; of a trace s + p of tokens drawn
+    with replacement, PerfError if its experts are not as many."""
+    if popularity.startswith(TRACE):
+        trace = _trace(popularity)
+        if trace.scores.shape[1] != experts:
+            raise PerfError(
+                f"{popularity} has {trace.scores.shape[1]} experts and the model {experts}: they must be equal"
+            )
+        drawn = rng.integers(0, len(trace.scores), tokens)
+        return np.asarray(trace.scores[drawn] + trace.bias, dtype=np.float64)
     rank = np.random.default_rng(experts).permutation(experts) + 1  # popular experts lie anywhere
     wanted = -np.log(rank) if popularity == "1/rank" else np.zeros(experts)
     return route.sigmoid(wanted - wanted.mean() + rng.gumbel(size=(tokens, experts)))

@@ -43,6 +43,14 @@ def test_drawn_scores_and_a_plot(tmp_path: Path) -> None:
     assert "<svg" in picture.read_text()
 
 
+def test_a_trained_layer_is_balanced() -> None:
+    arguments = ["balance", "trace:none/2", "-k", "6", "-b", "quantile", "--steps", "10", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    first, *_, last, _ = json.loads(result.stdout)["rows"]
+    assert last["max_violation"] < 0.2 < first["max_violation"]
+
+
 def test_bad_scores_are_refused(scores: Path, tmp_path: Path) -> None:
     runner = CliRunner()
     np.save(tmp_path / "nan.npy", np.full((4, 3), np.nan))
@@ -54,6 +62,7 @@ def test_bad_scores_are_refused(scores: Path, tmp_path: Path) -> None:
         [str(tmp_path / "cut.npy")],
         [str(tmp_path / "none.npy")],
         ["skewed:40"],
+        ["trace:none/9", "-k", "6"],
         ["skewed:40,6,nan,1"],
         ["skewed:0,6"],
         [str(scores), "--steps", "2", "--plot", str(tmp_path / "picture.txt")],

@@ -109,6 +109,8 @@ def test_predictions_without_measurements_say_so() -> None:
     (("opt-66b", "cublas", 1, 8), {"sparsity": -1}, "sparsity"),
     (("mixtral-8x7b", "cublas", 1, 8), {"routing": "odd"}, "unknown popularity"),
     (("mixtral-8x7b", "cublas", 1, 8), {"routing": 3}, "name or a Routing"),
+    (("mixtral-8x7b", "cublas", 1, 8), {"routing": "trace:none/9"}, "unknown trace"),
+    (("mixtral-8x7b", "cublas", 1, 8), {"routing": "trace:none/2"}, "has 64 experts and the model 8"),
     (("mixtral-8x7b", "sparta", 1, 8), {}, "no grouped form"),
 ])  # fmt: skip
 def test_bad_questions_are_refused(arguments: tuple, options: dict, word: str) -> None:
@@ -137,6 +139,18 @@ def test_skewed_routing_activates_fewer_experts() -> None:
 
     assert activated("uniform") == pytest.approx(50.8, abs=1.0)
     assert activated("1/rank") == pytest.approx(38, abs=2.0)
+
+
+def test_a_trained_router_is_a_routing() -> None:
+    """Without balancing a few experts serve everybody; a balancer on the same scores spreads them."""
+    unbalanced, balanced = (
+        np.sum([moe.loads(512, 64, 6, moe.Routing("trace:none/2", name), draw) for draw in range(4)], axis=0)
+        for name in (None, "quantile")
+    )
+    assert unbalanced.sum() == balanced.sum() == 4 * 512 * 6
+    assert unbalanced.max() > 4 * balanced.max()
+    cost = [end_to_end("deepseek-moe-16b", "cublas", 1, 8, routing=f"trace:{arm}/2") for arm in ("none", "sign-1e-3")]
+    assert cost[0].step["experts"] < cost[1].step["experts"]  # small batches pay for the experts that they activate
 
 
 def test_experts_without_tokens_cost_nothing() -> None:

@@ -129,7 +129,7 @@ def test_the_auxiliary_loss_equals_the_reference() -> None:
     loads = np.bincount(choices.ravel(), minlength=5)
 
     def penalty(scores: Any) -> Any:
-        return model.auxiliary(model.Routing(scores, jnp.asarray(choices), jnp.asarray(loads)))
+        return model.auxiliary(model.Routing(None, scores, jnp.asarray(choices), jnp.asarray(loads)))
 
     value, gradient = jax.value_and_grad(penalty)(jnp.asarray(scores))
     total = scores.sum(axis=1, keepdims=True)

@@ -106,7 +106,7 @@ def test_one_record_on_every_executor(tmp_path: Path) -> None:
     assert [file.stat().st_mtime_ns for file in sorted((tmp_path / "serial").rglob("*"))] == stamp
     # report
     log = report.collect(tmp_path / "serial", wanted)
-    assert json.loads(report.to_text(log)) == json.loads(json.dumps(log))
+    assert json.loads(report.to_text(log, "runs")) == json.loads(json.dumps(log))
     assert [one["arm"] for one in log["runs"]] == ["none", "loss 1e-1", "quantile"]
     assert "Not finished: loss 1e-2" in report.markdown(log)
     report.plots(log, tmp_path)

@@ -39,3 +39,12 @@ def arms(k: int) -> dict[str, Arm]:
         "sign 1e-2/sqrt(n)": Arm(balancer=balancing.SignBias(1e-2, "1/sqrt(n)")),
         "sign 1e-3/n": Arm(balancer=balancing.SignBias(1e-3, "1/n")),
     }
+
+
+def slug(name: str) -> str:
+    """The name of an arm for files and traces.
+
+    >>> slug("sign 1e-3/n")
+    'sign-1e-3_over_n'
+    """
+    return name.replace(" ", "-").replace("/", "_over_")

@@ -43,8 +43,10 @@ TINY = Config(width=16, heads=2, hidden=8, routed=8, shared=1, k=2, layers=1, se
 
 
 class Routing(NamedTuple):
-    """Of one MoE layer: scores [T, E] without bias; choices int32 [T, K] in descending biased score; loads int32 [E]."""
+    """Of one MoE layer: its inputs [T, D]; scores [T, E] without bias; choices int32 [T, K] in descending biased score;
+    loads int32 [E]."""
 
+    inputs: jax.Array
     scores: jax.Array
     choices: jax.Array
     loads: jax.Array
@@ -162,7 +164,7 @@ def moe(x: jax.Array, block: Weights, bias: jax.Array, config: Config) -> tuple[
     chosen = jnp.take_along_axis(scores, choices, axis=1)
     gates = chosen / chosen.sum(axis=1, keepdims=True)
     y = network(x, block["shared"]) + dispatched(x, block["routed"], choices, gates, config.block)
-    return y, Routing(scores, choices, jnp.bincount(choices.ravel(), length=config.routed))
+    return y, Routing(x, scores, choices, jnp.bincount(choices.ravel(), length=config.routed))
 
 
 def forward(weights: Weights, tokens: jax.Array, biases: jax.Array, config: Config) -> tuple[jax.Array, list[Routing]]:

@@ -29,6 +29,20 @@ PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "numba", "loadsparse")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#000000", "#e69f00", "#999999")
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide the numbers."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def to_text(log: results.Record, rows: str) -> str:
+    """JSON with one entry of log[rows], and one other value, per line."""
+    lines = ",\n".join(json.dumps(one, separators=(",", ":")) for one in log[rows])
+    head = "".join(
+        f"{json.dumps(name)}: {json.dumps(log[name], separators=(',', ':'))},\n" for name in log if name != rows
+    )
+    return "{" + head + f'"{rows}": [\n{lines}\n]}}\n'
+
+
 def collect(store: Path, wanted: list[run.Setting]) -> results.Record:
     """The log of the finished runs among `wanted`; ValueError if there is none."""
     runs = []
@@ -42,7 +56,7 @@ def collect(store: Path, wanted: list[run.Setting]) -> results.Record:
     corpus = data.standard_library()
     return {
         "command": COMMAND,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": versions(),
         "setting": common,
         "corpus": {
             "sha256": corpus.sha256, "training_bytes": corpus.training.size, "validation_bytes": corpus.validation.size,
@@ -50,16 +64,6 @@ def collect(store: Path, wanted: list[run.Setting]) -> results.Record:
         },
         "runs": runs,
     }  # fmt: skip
-
-
-def to_text(log: results.Record) -> str:
-    """JSON with one run, and one list of files, per line."""
-    head = {name: value for name, value in log.items() if name != "runs"}
-    lines = ",\n".join(json.dumps(one, separators=(",", ":")) for one in log["runs"])
-    inner = ",\n".join(
-        f"{json.dumps(name)}: {json.dumps(value, separators=(',', ':'))}" for name, value in head.items()
-    )
-    return "{" + inner + ',\n"runs": [\n' + lines + "\n]}\n"
 
 
 def markdown(log: results.Record) -> str:
@@ -135,7 +139,7 @@ def command(
     """Write log.json, the table in README.md and curves.svg."""
     try:
         log = collect(store, settings(list(arms(run.Setting().config.k)), seeds))
-        replace(folder / "log.json", to_text(log).encode())
+        replace(folder / "log.json", to_text(log, "runs").encode())
         into(folder / "README.md", "results", markdown(log))
         plots(log, folder)
     except ValueError as error:

@@ -17,7 +17,7 @@ import optax
 from loadsparse.reference.balancing import State
 
 from . import checkpoint, data, measure, model
-from .arms import Arm, arms
+from .arms import Arm, arms, slug
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Setting:
     @property
     def name(self) -> str:
         """A name for files."""
-        return f"{self.arm} {self.seed}".replace(" ", "-").replace("/", "_over_")
+        return f"{slug(self.arm)}-{self.seed}"
 
 
 def optimiser(setting: Setting) -> optax.GradientTransformation:

@@ -1,0 +1,104 @@
+"""Routing traces: router scores, choices and biases of trained DeepSeekMoE layers on real tokens.
+
+The packaged ones are of the small models that `tutorials/deepseekmoe` trains (64 experts, 6 per token, width 64, on
+the source of Python's standard library); that folder makes bigger ones, too. They are real routing of *small* models.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from loadsparse.reference import routing
+
+_PACKAGED = Path(__file__).parent / "data" / "deepseekmoe_traces.npz"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One MoE layer on T tokens. name: "ARM/LAYER".
+
+    scores float16 [T, E] without bias; choices int64 [T, K], those that the model made from its float32 scores, in
+    descending s + p; bias float64 [E], the p of the end of training. Raises ValueError where they do not fit.
+    """
+
+    name: str
+    scores: npt.NDArray[np.float16]
+    choices: npt.NDArray[np.int64]
+    bias: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        routing.checked_scores(self.scores, self.choices.shape[-1])
+        if self.choices.ndim != 2 or len(self.choices) != len(self.scores) or not len(self.scores):
+            raise ValueError(
+                f"choices have shape {self.choices.shape}, scores {self.scores.shape}: one row per token each"
+            )
+        routing.add_bias(self.scores, self.bias)
+        _ = self.loads
+
+    @property
+    def k(self) -> int:
+        """K, experts per token."""
+        return int(self.choices.shape[1])
+
+    @property
+    def loads(self) -> npt.NDArray[np.int64]:
+        """A_k, tokens of every expert: int64 [E]."""
+        return routing.loads(self.choices, self.scores.shape[1])
+
+
+def load(path: str | Path | None = None) -> dict[str, Trace]:
+    """All traces of a file by name, the packaged ones without a path; ValueError names what is wrong with the file.
+
+    >>> sorted(load())[:2]
+    ['loss-1e-2/1', 'loss-1e-2/2']
+    """
+    file = _PACKAGED if path is None else Path(path)
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
+            if not isinstance(found, np.lib.npyio.NpzFile):
+                raise ValueError("it is one array")
+            names = sorted(name.removesuffix("/scores") for name in found.files if name.endswith("/scores"))
+            if not names:
+                raise ValueError("it holds no array NAME/LAYER/scores")
+            return {
+                name: Trace(
+                    name,
+                    found[f"{name}/scores"].astype(np.float16),
+                    found[f"{name}/choices"].astype(np.int64),
+                    found[f"{name}/bias"].astype(np.float64),
+                )
+                for name in names
+            }
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{file} is no file of traces: {error}") from None
+
+
+def get(name: str, path: str | Path | None = None) -> Trace:
+    """The trace of that name, "ARM/LAYER"; ValueError lists the names.
+
+    >>> trace = get("sign-1e-3/2")
+    >>> trace.scores.shape, trace.k
+    ((1024, 64), 6)
+    """
+    known = load(path)
+    if name not in known:
+        raise ValueError(f"unknown trace {name!r}; known: {', '.join(known)}")
+    return known[name]
+
+
+def save(path: str | Path, traces: dict[str, Trace]) -> None:
+    """Write a file that `load` reads: compressed .npz, scores float16, choices uint8 or uint16."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    for name, trace in traces.items():
+        narrow = np.uint8 if trace.scores.shape[1] <= 256 else np.uint16
+        arrays |= {
+            f"{name}/scores": trace.scores, f"{name}/choices": trace.choices.astype(narrow), f"{name}/bias": trace.bias
+        }  # fmt: skip
+    with Path(path).open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
