@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ _KINDS = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 3
           30: ("BF16", 1, 2)}  # fmt: skip
 KINDS = frozenset(name for name, _, _ in _KINDS.values())
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<B", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING, _ARRAY = 8, 9
+_BOOL, _STRING, _ARRAY = 7, 8, 9
 
 
 class GgufError(ValueError):
@@ -78,13 +80,17 @@ def dequantise(blocks: NDArray[np.uint8], kind: str) -> NDArray[np.float32]:
 
 def index(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file by name, every size checked against the file; nothing is loaded yet."""
-    with open(path, "rb") as file:
-        try:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError as error:
-            raise GgufError(f"{path}: the file is empty") from error
-        with data:
-            return _Reader(data, str(path)).tensors()
+    with _opened(path) as reader:
+        return reader.tensors()
+
+
+def metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a file: integers, floats, booleans, strings, and lists of them, by key.
+
+    Raises GgufError for a file whose header is not whole; its strings hold at most as many bytes as the file.
+    """
+    with _opened(path) as reader:
+        return reader.pairs()[0]
 
 
 def read(path: str | Path, tensor: Tensor) -> NDArray[np.uint8]:
@@ -95,6 +101,17 @@ def read(path: str | Path, tensor: Tensor) -> NDArray[np.uint8]:
     if data.size != tensor.size:
         raise GgufError(f"{path}: truncated inside a tensor")
     return data.reshape(math.prod(tensor.shape[:-1]), -1)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[_Reader]:
+    with open(path, "rb") as file:
+        try:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError as error:
+            raise GgufError(f"{path}: the file is empty") from error
+        with data:
+            yield _Reader(data, str(path))
 
 
 class _Reader:
@@ -119,47 +136,49 @@ class _Reader:
         try:
             return self.data[self.at - length : self.at].decode()
         except UnicodeDecodeError as error:
-            raise GgufError(f"{self.path}: a name at byte {self.at - length} is not UTF-8") from error
+            raise GgufError(f"{self.path}: a text at byte {self.at - length} is not UTF-8") from error
 
-    def skip(self, kind: int) -> int | None:
-        """Pass over one metadata value; an integer is returned."""
-        if kind in _SCALARS:
-            value = self.scalar(_SCALARS[kind])
-            return value if isinstance(value, int) else None
+    def value(self, kind: int) -> Any:
+        """One metadata value."""
         if kind == _STRING:
-            length = self.scalar("<Q")
-            self.need(length)
-            self.at += length
-        elif kind == _ARRAY:
+            return self.text()
+        if kind == _ARRAY:
             inner, count = self.scalar("<I"), self.scalar("<Q")
-            if inner in _SCALARS:
-                self.need(count * struct.calcsize(_SCALARS[inner]))
-                self.at += count * struct.calcsize(_SCALARS[inner])
-            elif inner == _STRING:
-                self.need(8 * count)
-                for _ in range(count):
-                    self.skip(_STRING)
-            else:
+            if inner not in _SCALARS and inner != _STRING:
                 raise GgufError(f"{self.path}: metadata array of type {inner} at byte {self.at}")
-        else:
+            self.need(count * (8 if inner == _STRING else struct.calcsize(_SCALARS[inner])))
+            if inner == _STRING:
+                return [self.text() for _ in range(count)]
+            begin, code = self.at, np.dtype(_SCALARS[inner])
+            self.at += count * code.itemsize
+            return np.frombuffer(self.data[begin : self.at], code).tolist()
+        if kind not in _SCALARS:
             raise GgufError(f"{self.path}: metadata of unknown type {kind} at byte {self.at}")
-        return None
+        found = self.scalar(_SCALARS[kind])
+        return bool(found) if kind == _BOOL else found
 
-    def tensors(self) -> dict[str, Tensor]:
+    def pairs(self) -> tuple[dict[str, Any], int]:
+        """(the metadata, the number of tensors that follow)."""
         if self.data[:4] != b"GGUF":
             raise GgufError(f"{self.path}: not a GGUF file")
         self.at = 4
         version, tensors, pairs = self.scalar("<I"), self.scalar("<Q"), self.scalar("<Q")
         if version not in (2, 3):
             raise GgufError(f"{self.path}: GGUF version {version}; 2 and 3 are read")
-        alignment = 32
+        found = {}
         for _ in range(pairs):
             key = self.text()
-            value = self.skip(self.scalar("<I"))
-            if key == "general.alignment" and value and value > 0:
-                alignment = value
+            found[key] = self.value(self.scalar("<I"))
+        return found, tensors
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Where each tensor lies."""
+        metadata, count = self.pairs()
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            alignment = 32
         found: dict[str, Tensor] = {}
-        for _ in range(tensors):
+        for _ in range(count):
             name, rank = self.text(), self.scalar("<I")
             if not 1 <= rank <= 4:
                 raise GgufError(f"{self.path}: tensor {name!r:.80} has {rank} dimensions")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf_files import tiny_gguf
 
 from loadsparse.reference import gguf, weights
 from loadsparse.reference.formats import container
@@ -45,25 +46,6 @@ def test_sample_against_scalar_dequantisation() -> None:
                 assert matrix[row, 32 * block + j] == np.float16(
                     np.float32(np.float32(d) * np.float32(q)) + np.float32(m)
                 )
-
-
-def tiny_gguf(tensors: dict[str, tuple[tuple[int, ...], int, bytes]], alignment: int | None = None) -> bytes:
-    def text(s: str) -> bytes:
-        return struct.pack("<Q", len(s)) + s.encode()
-
-    pairs = [text("general.name") + struct.pack("<I", 8) + text("tiny")]
-    pairs.append(text("a.list") + struct.pack("<IIQ", 9, 8, 2) + text("x") + text("yz"))
-    pairs.append(text("b.list") + struct.pack("<IIQ3f", 9, 6, 3, 1, 2, 3))
-    if alignment:
-        pairs.append(text("general.alignment") + struct.pack("<II", 4, alignment))
-    step = alignment or 32
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs)) + b"".join(pairs)
-    data = b""
-    for name, (shape, kind, raw) in tensors.items():
-        head += text(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape[::-1])
-        head += struct.pack("<IQ", kind, len(data))
-        data += raw + bytes(-len(raw) % step)
-    return head + bytes(-len(head) % step) + data
 
 
 @pytest.mark.parametrize("alignment", [None, 64])
