@@ -154,7 +154,7 @@ def _costly(puzzle: Puzzle, done: Run, own: Mapping[str, int], inputs: Inputs, p
     """Limits of a puzzle whose point is a count; conflicts come with their heat map."""
     from loadsparse.tutorials.judge import hazards, heat_map
 
-    for name in COUNTS:
+    for name in reversed(COUNTS):
         most = puzzle.limits.get(name)
         if most is None or own[name] <= most:
             continue
@@ -162,10 +162,8 @@ def _costly(puzzle: Puzzle, done: Run, own: Mapping[str, int], inputs: Inputs, p
         if name not in ("conflicts", "wavefronts"):
             yield Problem("costly", said, hint("costly", dict(puzzle.hints)), trial=0)
             continue
-        worst = max(done.report.lines, key=lambda row: row["wavefronts"] - row["ideal_wavefronts"])
-        heat = done.heat(worst["line"], inputs)
+        worst = max(done.report.lines, key=lambda row: (row["wavefronts"] - row["ideal_wavefronts"], row["wavefronts"]))
+        access = done.worst(worst["line"], inputs)
         line = hazards.source_line(done.report, worst["line"], path)
-        kind = "conflicts"
-        yield Problem(
-            kind, said, hint(kind, dict(puzzle.hints)), line, 0, heat_map.rows(heat, line), heat_map.table(heat)
-        )
+        pictures = (heat_map.bars(access), heat_map.table(access)) if access is not None else ((), ())
+        yield Problem("conflicts", said, hint("conflicts", dict(puzzle.hints)), line, 0, *pictures)

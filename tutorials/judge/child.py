@@ -65,9 +65,9 @@ def _write(path: Path, value: Any) -> None:
 
 
 def _function(module: ModuleType, tree: ast.Module, name: str) -> Callable[..., Any]:
-    definition = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name), None)
-    if definition is not None and (line := _placeholder(definition)) is not None:
-        raise Mistake("placeholder", "", line)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and (line := _placeholder(node)) is not None:
+            raise Mistake("placeholder", "", line)
     found: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(found):
         raise Mistake("missing", name)

@@ -58,7 +58,9 @@ def _sentence(
     who = f"thread {_point(finding.thread)} of block {_point(finding.block)}"
     if finding.kind == "race":
         what = finding.message.split(" at ")[0]
-        places = f"lines {other} and {line}" if other not in (None, line) else f"line {line}, executed by two threads,"
+        places = f"line {line}, executed by two threads,"
+        if line is not None and other is not None and line != other:
+            places = f"lines {min(line, other)} and {max(line, other)}"
         memory = "shared memory" if "shared" in finding.message else "memory"
         return f"{places} race for the same {memory} ({what}; {who}): no barrier stands between them"
     if finding.kind == "bounds":

@@ -1,36 +1,66 @@
-"""A bank-conflict heat map as text: 32 banks wide, one mark per lane, readable without colour."""
+"""Bank conflicts as text: the execution of a shared-memory instruction that takes most wavefronts, bank by bank."""
 
 from __future__ import annotations
 
-from loadsparse.gpu.simulator.heat import Heat
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 
-LEVELS = " .:-=+*#%@"
+from loadsparse.gpu.simulator import Entry, Event
+from loadsparse.gpu.simulator.interpreter.warp import Warp
+from loadsparse.gpu.simulator.watching import Access, Watcher, prepared
+
+BANKS, HEIGHT = 32, 8
+MOST_INSTRUCTIONS = 20_000
+"""Warp instructions of block 0 that are watched."""
 
 
-def rows(heat: Heat, line: int | None) -> tuple[str, ...]:
-    """How many lanes hit each bank in one execution on average, as bars; and the worst bank in words."""
-    lanes = heat.counts.sum(axis=0) / max(heat.executions, 1)
-    worst = int(lanes.argmax())
-    height = max(1, round(float(lanes.max())))
-    steps = min(height, 8)
-    where = f"line {line}, " if line is not None else ""
-    picture = [
-        f"{where}{heat.ptx.split()[0]}: lanes per shared-memory bank (on average over {heat.executions} executions)"
-    ]
+def worst(
+    entry: Entry, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int, ptx_line: int
+) -> Access | None:
+    """The access of this PTX line with most wavefronts in block 0."""
+    found: Access | None = None
+    passed = 0
+
+    def seen(event: Event, accesses: list[Access], warp: Warp) -> None:
+        nonlocal found, passed
+        passed += 1
+        if passed > MOST_INSTRUCTIONS:
+            raise watcher.stop_here()
+        if event.instruction.line == ptx_line:
+            for access in accesses:
+                if access.space == "shared" and (found is None or access.wavefronts > found.wavefronts):
+                    found = access
+
+    watcher = Watcher(prepared(entry, grid, block, arguments, shared), 0, None, seen)
+    watcher.run()
+    return found
+
+
+def bars(access: Access) -> tuple[str, ...]:
+    """Lanes per bank as bars, readable without colour, and the worst bank in words."""
+    lanes = [0] * BANKS
+    for bank in access.banks():
+        if bank is not None:
+            lanes[bank] += 1
+    most = max(lanes)
+    steps = min(most, HEIGHT)
+    picture = [f"one warp, {access.wavefronts} wavefronts; lanes that begin in each of the {BANKS} banks:"]
     for step in range(steps, 0, -1):
-        level = step * height / steps
-        picture.append(
-            f"{level:5.0f} |" + "".join("#" if count >= level - height / steps / 2 else " " for count in lanes)
-        )
-    picture += ["      +" + "-" * 32, "       0       8       16      24    31  bank"]
+        level = -(-step * most // steps)
+        picture.append(f"{level:4} |" + "".join("#" if count >= level else " " for count in lanes).rstrip())
+    picture += ["     +" + "-" * BANKS, "bank  0       8       16      24     31"]
+    busy = sum(count > 0 for count in lanes)
     picture.append(
-        f"bank {worst} serves {lanes[worst]:.0f} lanes, one after another; {int((lanes > 0).sum())} of 32 banks work"
+        f"bank {lanes.index(most)} serves {most} lanes, one after another; {BANKS - busy} banks have nothing to do"
     )
     return tuple(picture)
 
 
-def table(heat: Heat) -> tuple[str, ...]:
-    """Lane by bank: how often each lane hit each bank (a darker mark is more often)."""
-    most = max(int(heat.counts.max()), 1)
-    marks = (heat.counts * (len(LEVELS) - 1) + most - 1) // most
-    return ("lane x bank", *(f"{lane:4} |" + "".join(LEVELS[mark] for mark in row) for lane, row in enumerate(marks)))
+def table(access: Access) -> tuple[str, ...]:
+    """The lanes of each bank."""
+    found = defaultdict(list)
+    for lane, bank in enumerate(access.banks()):
+        if bank is not None:
+            found[bank].append(str(lane))
+    return tuple(f"bank {bank:2}: lanes {' '.join(found[bank])}" for bank in sorted(found))

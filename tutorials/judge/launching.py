@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from loadsparse.gpu import simulator
 from loadsparse.gpu.poison import poison
-from loadsparse.gpu.simulator import heat
+from loadsparse.gpu.simulator.watching import Access
+from loadsparse.tutorials.judge import heat_map
 from loadsparse.tutorials.judge.ask import Compiled
 from loadsparse.tutorials.judge.puzzle import Launch
 
@@ -41,15 +42,12 @@ class Run:
     def out(self) -> NDArray[Any]:
         return self.memory["out"]
 
-    def heat(self, ptx_line: int, inputs: Mapping[str, Any]) -> heat.Heat:
-        """Lane by bank of one instruction, in block 0."""
+    def worst(self, ptx_line: int, inputs: Mapping[str, Any]) -> Access | None:
+        """The costliest shared-memory access of one instruction in block 0."""
         fresh = {name: np.array(value) for name, value in inputs.items() if isinstance(value, np.ndarray)}
         fresh["out"] = np.zeros_like(self.out)
         arguments = [fresh[arg] if isinstance(arg, str) else arg for arg in self.args]
-        (found, *_) = heat.heatmaps(
-            self.entry, self.grid, self.block, *arguments, lines=[ptx_line], shared_bytes=self.shared
-        )
-        return found
+        return heat_map.worst(self.entry, self.grid, self.block, arguments, self.shared, ptx_line)
 
 
 def arguments(launch: Launch, memory: Mapping[str, Any]) -> tuple[Any, ...]:

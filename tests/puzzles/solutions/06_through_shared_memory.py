@@ -1,0 +1,9 @@
+from numba import cuda, float32
+
+
+def kernel(out, a):
+    i = cuda.threadIdx.x
+    shared = cuda.shared.array(64, float32)
+    shared[i] = a[i]
+    cuda.syncthreads()
+    out[i] = shared[63 - i]
