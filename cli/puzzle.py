@@ -20,6 +20,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 Which = Annotated[str, typer.Argument(metavar="N", help="Number or name of the puzzle.")]
+SHOWN = 3
+"""Problems that are shown at once: the first ones explain the others."""
 From = Annotated[
     Path | None, typer.Option("--from", help="A folder of puzzles of your own (files NN_name.py).", show_default=False)
 ]
@@ -137,11 +139,14 @@ def _show(verdict: Verdict, trace: bool, plain: bool) -> None:
         f"{head} solved, on {verdict.trials} inputs" if verdict.ok else f"{head} not yet",
         "green" if verdict.ok else "red",
     )
-    for problem in verdict.problems:
+    shown = verdict.problems if trace else verdict.problems[:SHOWN]
+    for problem in shown:
         say(str(problem))
         say(f"  hint: {problem.hint}", "cyan")
         for line in (*problem.picture, *(problem.details if trace else ())):
             say(f"  {line}")
+    if len(shown) < len(verdict.problems):
+        say(f"and {len(verdict.problems) - len(shown)} more problems; begin with the first")
     for name, value in verdict.score.items():
         best = value["best"]
         mark = "" if best is None else f"   best known {best}"

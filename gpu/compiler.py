@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -75,15 +76,18 @@ def numba(
     from numba import cuda
     from numba.core.errors import NumbaError as CoreError
     from numba.cuda.core.errors import NumbaError
+    from numba.cuda.cudadrv.error import NvvmWarning
 
     function = getattr(f, "py_func", f)
     cc = capability(arch)
     try:
-        with device_functions_for(cc):
+        with device_functions_for(cc), warnings.catch_warnings():
+            # NVVM only warns of an operand that had to be a constant, and leaves the instruction out
+            warnings.filterwarnings("error", "(?s).*error: ", NvvmWarning)
             ptx, _ = cuda.compile(
                 function, signature, device=False, abi="numba", lineinfo=True, cc=cc, launch_bounds=launch_bounds
             )
-    except (NumbaError, CoreError) as error:
+    except (NumbaError, CoreError, NvvmWarning) as error:
         reason = " ".join(str(error).split())
         raise CompileError(f"{function.__name__}: Numba cannot compile it: {reason[:400]}") from error
     text = str(ptx).replace(entries(ptx)[0], name or function.__name__)

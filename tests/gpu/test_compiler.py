@@ -9,7 +9,7 @@ import pytest
 from numba import cuda, uint32, uint64
 
 from loadsparse.gpu import compiler
-from loadsparse.gpu.intrinsics import load_global, store_global
+from loadsparse.gpu.intrinsics import cp_async_wait, load_global, store_global
 from loadsparse.gpu.kernels import bitmap, lscd
 
 BITMAP: dict[str, Any] = {"stages": 4, "copies": 5}
@@ -31,6 +31,17 @@ def test_numba_to_ptx_to_sass(arch: str) -> None:
     assert 0 < made["registers"] <= 32
     assert (made["spill_bytes"], made["stack_bytes"]) == (0, 0)
     assert "LDG" in made["sass"]
+
+
+def waiting(groups):  # type: ignore[no-untyped-def]
+    cp_async_wait(groups)
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_instruction_that_the_compiler_drops_is_an_error() -> None:
+    """libNVVM only warns when an operand that must be a constant is a variable, and leaves the instruction out."""
+    with pytest.raises(compiler.CompileError, match="constraint 'n'"):
+        compiler.numba(waiting, "void(int32)")
 
 
 def test_cuda_to_ptx() -> None:

@@ -63,6 +63,8 @@ def _sentence(
             places = f"lines {min(line, other)} and {max(line, other)}"
         memory = "shared memory" if "shared" in finding.message else "memory"
         return f"{places} race for the same {memory} ({what}; {who}): no barrier stands between them"
+    if finding.kind == "pending" and other is not None and (verb := re.match(r"(read|write)s the", finding.message)):
+        return f"{who} {verb[1]}s what the copy of line {other} brings, and nobody has waited for that copy"
     if finding.kind == "bounds":
         return f"{who} is out of bounds: {_element(finding.message, args, arrays)}"
     return f"{finding.message} ({who})"

@@ -72,7 +72,7 @@ _RULES = (
      "the kernel takes {1} parameters, the puzzle has {0}"),
     (r"No implementation of function Function\(<function shared.array", "constant", "the shape of a shared array is no constant"),
     (r">>> getitem\(Tuple\(", "constant", "a tuple of mixed types is indexed by a variable"),
-    (r"must be a constant|requires literal|RequireLiteralValue", "constant", "an argument that must be a constant is a variable"),
+    (r"must be a constant|requires literal|RequireLiteralValue|inline asm constraint 'n'", "constant", "an argument that must be a constant is a variable"),
     (r"cannot index array\((\w+), (\d)d, \w+\) with (\d) indices", "index", "an array of {1} dimension(s) is indexed with {2} indices"),
     (r"Unsupported array index type (\w+)", "index", "an index is a {0}, not an integer"),
     (r"setitem\(array\(\w+, (\d)d, \w+\), [^)]*, array\(", "index", "a whole row is written into one element"),

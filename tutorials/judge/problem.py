@@ -11,8 +11,8 @@ HINTS = {
     "name": "Check the spelling; every name is a parameter, an import, or assigned before its use.",
     "type": "Check what you call and what you give it: inside a kernel only Numba's names and plain arithmetic exist.",
     "index": "One index per dimension, each an integer: x[i], or x[i, j] for a matrix.",
-    "constant": "A tuple of mixed types and the shape of a shared array need constants: numbers, or names of numbers that "
-    "stand outside of the function.",
+    "constant": "Write a number, or the name of a number that stands outside of the function: indices of mixed tuples, shapes "
+    "of shared arrays and some operands must be known when the kernel is compiled.",
     "missing": "Keep the name and the parameters that the puzzle's file began with.",
     "crash": "Print nothing and guess nothing: run the function yourself on a small example, or use --trace.",
     "exit": "Let the function return; do not end its process.",

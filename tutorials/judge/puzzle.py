@@ -123,14 +123,21 @@ class Puzzle:
     def draw(self, trial: int, seed: list[int]) -> dict[str, Any]:
         """Inputs of a trial; trial 0 does not depend on the seed."""
         rng = np.random.default_rng([0] if trial == 0 else [*seed, trial])
+        try:
+            drawn = self.inputs(rng, trial)
+        except Exception as error:  # a teacher's code may raise anything
+            raise PuzzleError(f"{self.title} its inputs of trial {trial} failed: {error!r}") from error
         return {
             name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
-            for name, value in self.inputs(rng, trial).items()
+            for name, value in drawn.items()
         }
 
     def answer(self, inputs: Inputs) -> NDArray[Any]:
         """What the oracle says."""
-        return np.asarray(self.oracle(**{name: _copy(value) for name, value in inputs.items()}))
+        try:
+            return np.array(self.oracle(**{name: _copy(value) for name, value in inputs.items()}), order="C")
+        except Exception as error:
+            raise PuzzleError(f"{self.title} its oracle failed: {error!r}") from error
 
 
 def _copy(value: Any) -> Any:
