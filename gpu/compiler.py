@@ -96,13 +96,38 @@ def numba(
     return text
 
 
+_HEADERS = {
+    "nvidia-cuda-runtime": "cuda_fp16.h",  # and cooperative_groups.h, cuda_pipeline.h, mma.h
+    "nvidia-cuda-crt": "crt/mma.h",
+    "nvidia-cuda-cccl": "cuda/barrier",  # and cuda/atomic, cuda/pipeline, cuda/std, cub
+}
+"""PyPI packages with CUDA's headers, and a header of each as a program names it."""
+
+_HOST_HEADERS = {
+    **dict.fromkeys(
+        "stdio.h cstdio assert.h cassert stdlib.h cstdlib string.h cstring math.h cmath device_launch_parameters.h".split()
+    ),
+    "cuda_runtime.h": None,
+    "stdint.h": "#include <cuda/std/cstdint>\nusing namespace cuda::std;",
+    "cstdint": "#include <cuda/std/cstdint>\nusing namespace cuda::std;",
+}
+"""Host headers that kernels commonly include; NVRTC declares printf, assert and the mathematical functions itself."""
+
+
 def includes() -> list[Path]:
-    """Folders of CUDA's headers (cuda_fp16.h ...), from the PyPI package nvidia-cuda-runtime where it is installed."""
-    try:
-        files = metadata.files("nvidia-cuda-runtime") or []
-    except metadata.PackageNotFoundError:
-        return []
-    return sorted({Path(str(file.locate())).parent for file in files if file.name in ("cuda_fp16.h", "cuda_runtime.h")})
+    """Folders of CUDA's headers, from those of the packages `nvidia-cuda-runtime`, `-crt`, `-cccl` that are installed."""
+    found: set[Path] = set()
+    for package, header in _HEADERS.items():
+        try:
+            files = metadata.files(package) or []
+        except metadata.PackageNotFoundError:
+            continue
+        depth = len(Path(header).parts)
+        for file in files:
+            place = Path(str(file.locate()))
+            if place.parts[-depth:] == Path(header).parts and "std" not in place.parts:
+                found.add(place.parents[depth - 1])
+    return sorted(found)
 
 
 def cuda(source: str, arch: str = "sm_80", *options: str) -> str:
@@ -115,7 +140,9 @@ def cuda(source: str, arch: str = "sm_80", *options: str) -> str:
         return result[1] if len(result) == 2 else result[1:]
 
     major, minor = capability(arch)
-    program = call(nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", 0, [], []))
+    names = [name.encode() for name in _HOST_HEADERS]
+    texts = [(text or "").encode() for text in _HOST_HEADERS.values()]
+    program = call(nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", len(names), texts, names))
     try:
         flags = [f"--gpu-architecture=compute_{major}{minor}".encode(), b"-lineinfo", *(o.encode() for o in options)]
         flags += [f"--include-path={folder}".encode() for folder in includes()]

@@ -43,7 +43,7 @@ def compile_object(text: str, thorough: bool = True) -> bytes:
     with _lock:
         module = llvm.parse_assembly(text)
         module.verify()
-        machine = _machine(2)
+        machine = _machine(2 if thorough else 1)
         options = llvm.create_pipeline_tuning_options(speed_level=2)
         options.loop_unrolling = False
         builder = llvm.create_pass_builder(machine, options)
