@@ -105,7 +105,19 @@ _HEADERS = {
 
 _HOST_HEADERS = {
     **dict.fromkeys(
-        "stdio.h cstdio assert.h cassert stdlib.h cstdlib string.h cstring math.h cmath device_launch_parameters.h".split()
+        [
+            "stdio.h",
+            "cstdio",
+            "assert.h",
+            "cassert",
+            "stdlib.h",
+            "cstdlib",
+            "string.h",
+            "cstring",
+            "math.h",
+            "cmath",
+            "device_launch_parameters.h",
+        ]
     ),
     "cuda_runtime.h": None,
     "stdint.h": "#include <cuda/std/cstdint>\nusing namespace cuda::std;",
