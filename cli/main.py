@@ -9,7 +9,20 @@ import sys
 
 import typer
 
-from loadsparse.cli import balance, claims, compare, llm, predict, profile, puzzle, regret, trace, verify, weights
+from loadsparse.cli import (
+    balance,
+    claims,
+    compare,
+    learn,
+    llm,
+    predict,
+    profile,
+    puzzle,
+    regret,
+    trace,
+    verify,
+    weights,
+)
 from loadsparse.cli.console import fail
 
 UsageError = typer.BadParameter.__base__  # a wrong option, argument or command; typer gives it no name of its own
@@ -30,6 +43,7 @@ app.command("trace")(trace.command)
 app.command("balance")(balance.command)
 app.command("regret")(regret.command)
 app.command("claims")(claims.command)
+app.command("learn")(learn.command)
 app.add_typer(puzzle.app, name="puzzle")
 app.add_typer(llm.app, name="llm")
 app.add_typer(weights.app, name="weights")

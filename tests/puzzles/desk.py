@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from loadsparse.tutorials.judge import check, child
-from loadsparse.tutorials.judge.shelf import Entry, shelf
+from loadsparse.tutorials.judge.shelf import FOLDER, Entry, shelf
 from loadsparse.tutorials.judge.verdict import Verdict
 
 HERE = Path(__file__).parent
@@ -33,11 +33,13 @@ class Here:
         return 0
 
 
-def judged(entry: Entry, text: str, folder: Path, monkeypatch: pytest.MonkeyPatch, seed: str = "test:1") -> Verdict:
-    path = folder / entry.file_name
+def judged(
+    entry: Entry, text: str, tmp: Path, monkeypatch: pytest.MonkeyPatch, seed: str = "test:1", folder: Path = FOLDER
+) -> Verdict:
+    path = tmp / entry.file_name
     path.write_text(text)
     monkeypatch.setattr("loadsparse.gpu.sandbox.Process", Here)
-    return check.check(entry.number, path, seed=seed)
+    return check.check(entry.number, path, seed=seed, folder=folder)
 
 
 def solution(entry: Entry) -> str:

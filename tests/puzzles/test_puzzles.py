@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from desk import ENTRIES, HERE, IDS, judged, solution, wrong
+from desk import ENTRIES, HERE, IDS, Here, judged, solution, wrong
 
-from loadsparse.tutorials.judge.puzzle import COUNTS
-from loadsparse.tutorials.judge.shelf import FOLDER, Entry, page
+from loadsparse.tutorials.judge import check
+from loadsparse.tutorials.judge.puzzle import COUNTS, PuzzleError
+from loadsparse.tutorials.judge.shelf import FOLDER, Entry, page, shelf
 
 BEST = json.loads((FOLDER / "best.json").read_text())
 WRONG = [
@@ -82,6 +83,49 @@ def test_wrong_answer_is_refused_and_taught(
     if at is not None:
         assert first.line is not None, str(verdict)
         assert at in text.splitlines()[first.line - 1], str(verdict)
+
+
+def test_the_readme_s_puzzle_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher's puzzle is one file: the one in the README."""
+    text = (FOLDER / "README.md").read_text()
+    example = text.split("```python\n")[1].split("```")[0]
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "01_squares.py").write_text(example)
+    entry = shelf(folder)[0]
+    assert "def oracle(a):" in page(entry)
+    right = page(entry).replace("    ...", "    if i < a.shape[0]:\n        out[i] = a[i] * a[i]")
+    assert judged(entry, right, tmp_path, monkeypatch, folder=folder).ok
+    unguarded = page(entry).replace("    ...", "    out[i] = a[i] * a[i]")
+    problem = judged(entry, unguarded, tmp_path, monkeypatch, folder=folder).problems[0]
+    assert (problem.kind, problem.hint) == ("bounds", "There may be fewer elements than threads.")
+
+
+BAD = [
+    ("PUZZLE = 3", "defines no PUZZLE"),
+    ("lines=2", "lines=0", "at least one line"),
+    ("float32[::1]", "float32[:]", "parameter 'out' is 'float32\\[:\\]'"),
+    ('{"bounds":', '{"bound":', "unknown 'bound'"),
+    ('{"sectors":', '{"seconds":', "unknown 'seconds'"),
+    ('"out":', '"c":', "has no 'out'"),
+    ("def kernel", "def squares", "def kernel"),
+    ("(32, 1, 20, 7)[trial]", "(32, 1)[trial]", "inputs of trial 2 failed"),
+    ("return a * a", "return a * b", "its oracle failed"),
+]
+
+
+@pytest.mark.parametrize("change", BAD, ids=[change[-1] for change in BAD])
+def test_a_teacher_s_mistake_is_one_line(
+    change: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (FOLDER / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    text = change[0] if len(change) == 2 else text.replace(change[0], change[1])
+    (tmp_path / "01_squares.py").write_text(text)
+    (tmp_path / "mine.py").write_text("def kernel(out, a):\n    out[0] = a[0]\n")
+    monkeypatch.setattr("loadsparse.gpu.sandbox.Process", Here)
+    with pytest.raises(PuzzleError, match=change[-1]) as caught:
+        check.check(1, tmp_path / "mine.py", folder=tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_no_solution_in_the_wheel() -> None:
