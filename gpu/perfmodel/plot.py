@@ -33,7 +33,7 @@ def bars(path: Path, names: Sequence[str], panels: Mapping[str, Sequence[float |
         axis.set_title(quantity, fontsize="medium")
         for place, value in enumerate(values):
             axis.annotate(
-                " -" if value is None else f" {value:.3g}", (value or 0.0, place), va="center", fontsize="small"
+                " -" if value is None else f" {value:.4g}", (value or 0.0, place), va="center", fontsize="small"
             )
         axis.margins(x=0.2)
         axis.tick_params(labelsize="small")
