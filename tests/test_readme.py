@@ -1,6 +1,8 @@
 """The README's Python runs as written, in one namespace from top to bottom, and its own kernel verifies."""
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -34,3 +36,33 @@ def test_links_resolve() -> None:
     assert targets
     missing = [target for target in targets if not (Path(__file__).parents[1] / target.split("#")[0]).exists()]
     assert not missing
+
+
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+ELSEWHERE = {
+    "make verify": "continuous integration runs it",
+    "make test": "this very suite",
+    "source .venv/bin/activate": "sets a path, as this test does",
+    "loadsparse verify": "the main job, minutes; its parts are tested in tests/cli and tests/gpu",
+}
+
+
+def bare(line: str) -> str:
+    return shlex.join(shlex.split(line, comments=True))
+
+
+def test_every_command_is_accounted_for() -> None:
+    assert set(ELSEWHERE) <= set(map(bare, COMMANDS)), "an exception for a command that the README no longer has"
+    assert all(line.startswith(("loadsparse ", "make ", "source ")) for line in COMMANDS)
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if bare(line) not in ELSEWHERE], ids=bare)
+def test_command_runs_as_written(line: str, tmp_path: Path) -> None:
+    """In an empty folder, as typed, with nothing of this process but its interpreter on the path."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        line, shell=True, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip()
+    assert "Traceback" not in done.stderr

@@ -1,7 +1,6 @@
 """Every tutorial follows the frame, runs from the first cell to the last, and its committed notebook is that run."""
 
 import functools
-import importlib.util
 import math
 import re
 from collections.abc import Iterator
@@ -10,22 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import glossary
 import nbformat
+import notebooks
 import pytest
-
-
-def sibling(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys_modules = import_module("sys").modules
-    sys_modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-notebooks, glossary = sibling("notebooks"), sibling("glossary")
 
 SCRIPTS = notebooks.scripts()
 FRAME = (
