@@ -43,6 +43,7 @@ ELSEWHERE = {
     "make verify": "continuous integration runs it",
     "make test": "this very suite",
     "source .venv/bin/activate": "sets a path, as this test does",
+    "loadsparse compare --shape 1024,16,1024": "half a minute of compiling; tests/cli/test_compare.py runs it smaller",
     "loadsparse verify": "the main job, minutes; its parts are tested in tests/cli and tests/gpu",
 }
 
