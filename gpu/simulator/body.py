@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lark import Token, Tree
 
 from loadsparse.gpu.simulator import opcodes
+from loadsparse.gpu.simulator.agreement import disagreement
 from loadsparse.gpu.simulator.declarations import (
     Frame,
     Scope,
@@ -306,7 +307,7 @@ class Body:
             operands = tuple(self._label(cast(Token, raw.children[0]), scope) for raw in targets)
         else:
             operands = cast("tuple[Operand, ...]", tuple(self._operand(raw, scope) for raw in statement.operands))
-        problem = opcodes.problem(name, modifiers, len(operands))
+        problem = opcodes.problem(name, modifiers, len(operands)) or disagreement(name, modifiers, operands)
         if problem:
             raise PtxError(problem, line, column)
         end = self.module.text.find(";", statement.end)

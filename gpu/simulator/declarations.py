@@ -14,6 +14,9 @@ from loadsparse.gpu.simulator.program import (
     Space,
 )
 
+MAXIMUM_VARIABLES = 1 << 30
+"""Bytes of a module's .global and .const variables together."""
+
 
 @dataclass(slots=True)
 class Statement:
@@ -26,6 +29,13 @@ class Statement:
 
 
 def integer(token: str) -> int:
+    """The value of an integer token.  Raises PtxError for one of more than 64 digits."""
+    if len(token) > 66:
+        raise PtxError(
+            f"'{token[:20]}...' has {len(token)} digits",
+            getattr(token, "line", 0) or 0,
+            getattr(token, "column", 0) or 0,
+        )
     digits = token.rstrip("U").replace(" ", "")
     sign = -1 if digits.startswith("-") else 1
     digits = digits.lstrip("+-")
@@ -133,8 +143,9 @@ def declarators(tree: Tree[Token]) -> Iterator[Declared]:
             dynamic = initial is None and extern
             count = 0 if initial is None else len(list(flatten(initial)))
         size = element * count
-        if size >= 1 << 36:
-            raise PtxError(f"'{name}' is too large", name.line or 0, name.column or 0)
+        if size > MAXIMUM_VARIABLES:
+            reason = f"'{name}' takes {size} bytes; at most {MAXIMUM_VARIABLES} are simulated"
+            raise PtxError(reason, name.line or 0, name.column or 0)
         if align & (align - 1):
             raise PtxError(f"alignment {align} of '{name}' is not a power of two", name.line or 0, name.column or 0)
         yield Declared(

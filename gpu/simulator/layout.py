@@ -13,6 +13,11 @@ from loadsparse.gpu.simulator.program import Call, Instruction, Kernel, Program,
 EXTERNALS = frozenset({"vprintf", "__assertfail"})
 """Functions of the CUDA run time that a kernel may call without defining them."""
 
+MAXIMUM_LOCAL = 512 << 10
+"""Bytes of local memory per thread (CUDA C++ Programming Guide, technical specifications per compute capability)."""
+MAXIMUM_PARAM = 1 << 20
+"""Bytes of a kernel's parameters and of the parameters of all calls below it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
@@ -95,7 +100,9 @@ def layout(program: Program, kernel: Kernel) -> Layout:
     def total(frame: dict[str, int], space: str) -> int:
         return max(frame[f.name] + frame_bytes((*f.parameters, *f.results, *f.variables), space) for f in functions)
 
+    local_bytes, param_bytes = total(local, "local"), total(param, "param")
+    for what, size, most in (("local", local_bytes, MAXIMUM_LOCAL), ("parameter", param_bytes, MAXIMUM_PARAM)):
+        if size > most:
+            raise PtxError(f"'{kernel.name[:60]}' needs {size} bytes of {what} memory per thread; at most {most} exist")
     instructions = tuple(instruction for function in functions for instruction in function.instructions)
-    return Layout(
-        functions, start, local, param, shared, total(local, "local"), total(param, "param"), shared_bytes, instructions
-    )
+    return Layout(functions, start, local, param, shared, local_bytes, param_bytes, shared_bytes, instructions)

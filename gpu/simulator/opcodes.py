@@ -55,6 +55,9 @@ ELEMENT_TYPES = frozenset(
     ]
 )
 
+TYPE_INSIDE = frozenset({"prmt", "wmma"})
+"""Mnemonics that other modifiers may follow their types in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opcode:
@@ -94,6 +97,10 @@ class Opcode:
         found = sum(modifier in self.types for modifier in modifiers)
         if found not in self.type_counts:
             return f"'{self.name}' needs {_either(self.type_counts)} type modifier(s), found {found}"
+        if self.name not in TYPE_INSIDE and any(
+            modifier in self.types for modifier in modifiers[: len(modifiers) - found]
+        ):
+            return f"'{self.name}' has its type modifiers last, found '.{'.'.join(modifiers)}'"
         for group in self.choices:
             if sum(modifier in group for modifier in modifiers) != 1:
                 return f"'{self.name}' needs exactly one of {', '.join('.' + g for g in sorted(group))}"
@@ -308,7 +315,7 @@ def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | 
     row = OPCODES.get(name)
     if row is None:
         return f"unknown opcode '{'.'.join((name, *modifiers))}'"
-    found = row.problem(modifiers, operand_count)
+    found = row.problem(modifiers, operand_count) or _mismatch(row, modifiers)
     if found or name != "mma":
         return found
     types = tuple(modifier for modifier in modifiers if modifier in row.types)
@@ -316,6 +323,35 @@ def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | 
     sparse = any(modifier.startswith("sp") for modifier in modifiers)
     if (shape, *types) not in (SPARSE_MMA_VARIANTS if sparse else MMA_VARIANTS):
         return f"'{'.'.join((name, *modifiers))}' is not a Tensor Core shape that this simulator knows"
+    return None
+
+
+def _mismatch(row: Opcode, modifiers: tuple[str, ...]) -> str | None:
+    """Why these modifiers do not go together, or None."""
+    kinds = [modifier for modifier in modifiers if modifier in row.types]
+    is_float = bool(kinds) and kinds[-1].startswith(("f", "bf"))
+    opcode = ".".join((row.name, *modifiers))
+    if row.name in ("setp", "set"):
+        how = next(modifier for modifier in modifiers if modifier in COMPARE.split())
+        if how in ("lo", "ls", "hi", "hs") and is_float:
+            return f"'{opcode}': .{how} compares unsigned integers"
+        if how in ("equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan") and not is_float:
+            return f"'{opcode}': .{how} compares floating-point numbers"
+    if row.name == "slct" and kinds[-1] not in ("s32", "f32"):
+        return f"'{opcode}': slct decides by .s32 or .f32"
+    if row.name == "prmt" and modifiers[0] != "b32":
+        return f"'{opcode}': prmt has its type before its mode"
+    if row.name in ("bar", "barrier"):
+        if "warp" not in modifiers and sum(m in ("sync", "arrive", "red") for m in modifiers) != 1:
+            return f"'{opcode}' needs exactly one of .sync, .arrive, .red"
+        if sum(m in ("popc", "and", "or") for m in modifiers) != ("red" in modifiers):
+            return f"'{opcode}': .red needs one of .popc, .and, .or, and nothing else has one"
+    if row.name in ("mul", "mad"):
+        parts = [modifier for modifier in modifiers if modifier in ("lo", "hi", "wide")]
+        if len(parts) != (not is_float):
+            return f"'{opcode}': integers need one of .lo, .hi, .wide, floating-point numbers none"
+        if parts == ["wide"] and kinds[-1] in ("u64", "s64"):
+            return f"'{opcode}': .wide products are of 16 or 32 bits"
     return None
 
 

@@ -10,6 +10,7 @@ from lark import Token, Tree
 
 from loadsparse.gpu.simulator.body import Body
 from loadsparse.gpu.simulator.declarations import (
+    MAXIMUM_VARIABLES,
     Declared,
     Frame,
     Scope,
@@ -64,6 +65,10 @@ class Module:
                     )
                 self.kernels[kernel.name] = kernel
         self._refuse_recursion()
+        if self.frames["global"].size > MAXIMUM_VARIABLES:
+            raise PtxError(
+                f"module variables take {self.frames['global'].size} bytes; at most {MAXIMUM_VARIABLES} are simulated"
+            )
         variables = [value for value in self.scope.names.values() if isinstance(value, Variable)]
         return Program(version, target, self.kernels, tuple(variables), self.text)
 

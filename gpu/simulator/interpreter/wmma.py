@@ -37,6 +37,8 @@ def fragment(shape: str, role: str, kind: str, registers: int) -> Fragment:
     size = {"a": (m, k), "b": (k, n), "c": (m, n), "d": (m, n)}[role]
     width = ELEMENT[kind]
     per_lane = registers * 32 // width
+    if 32 * per_lane < size[0] * size[1]:
+        raise TypeError(f"{registers} registers do not hold a {size[0]} x {size[1]} matrix of {kind}")
     cells = (LANES[:, None] * per_lane + np.arange(per_lane)) % (size[0] * size[1])
     return Fragment(size, cells // size[1], cells % size[1], width)
 
