@@ -58,6 +58,28 @@ def device_functions_for(cc: tuple[int, int]) -> Iterator[None]:
         dispatcher.get_current_device = asked
 
 
+@contextmanager
+def lines_of_inlined_code() -> Iterator[None]:
+    """Let Numba give code that it inlined the line it was written in, or, from another file, the line before it.
+
+    Left alone, lines above the kernel's `def` become that of the `def`, and lines of other files pass as the kernel's.
+    """
+    from numba.cuda.lowering import Lower
+
+    adjust = Lower._adjust_line_if_prologue
+
+    def line(self: Any, number: int) -> int:
+        if self.loc.filename == self.func_ir.loc.filename:
+            self.last_line = number
+        return int(getattr(self, "last_line", self.func_ir.loc.line))
+
+    Lower._adjust_line_if_prologue = line
+    try:
+        yield
+    finally:
+        Lower._adjust_line_if_prologue = adjust
+
+
 def numba(
     f: Callable[..., Any],
     signature: Any,
@@ -81,7 +103,7 @@ def numba(
     function = getattr(f, "py_func", f)
     cc = capability(arch)
     try:
-        with device_functions_for(cc), warnings.catch_warnings():
+        with device_functions_for(cc), lines_of_inlined_code(), warnings.catch_warnings():
             # NVVM only warns of an operand that had to be a constant, and leaves the instruction out
             warnings.filterwarnings("error", "(?s).*error: ", NvvmWarning)
             ptx, _ = cuda.compile(
@@ -176,7 +198,7 @@ def cubin(ptx: str, arch: str = "sm_80") -> tuple[bytes, str]:
     from cuda.bindings import nvjitlink
 
     capability(arch)
-    options = [f"-arch={arch}", "-verbose"]
+    options = [f"-arch={arch}", "-lineinfo", "-verbose"]
     handle = nvjitlink.create(len(options), options)
     try:
         try:

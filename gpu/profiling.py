@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loadsparse.gpu import compiler, simulator
+from loadsparse.gpu import compiler, sass, simulator
 from loadsparse.gpu.launch import Launch, Step
-from loadsparse.gpu.simulator import heat, hot, html, l2, occupancy
+from loadsparse.gpu.simulator import heat, hot, html, l2, occupancy, timeline
 from loadsparse.gpu.simulator.explore import Exploration, Outputs, Schedule, explore
 from loadsparse.gpu.simulator.overlap import Overlap, overlap
 from loadsparse.gpu.simulator.report import Finding, Report
 from loadsparse.gpu.verify.errors import InputError
 
+T = TypeVar("T")
 HOT = 10
 HEAT = 6
 """Memory instructions whose lanes are mapped on the page."""
@@ -58,22 +59,44 @@ class Job:
         except (simulator.PtxError, simulator.LaunchError) as error:
             raise InputError(f"{self.name}: {error}") from None
 
+    def stages(self, **options: Any) -> Iterator[Stage]:
+        """Executes the steps one after the other; each comes with the arguments it had.  Raises InputError."""
+        memory, fresh = self.memory(), self.undefined
+        for step in self.steps:
+            entry, names = self.entry(step), {arg for arg in step.args if isinstance(arg, str)}
+            before = self.arguments(step, {name: memory[name].copy() for name in names}, fresh)
+            yield Stage(step, entry, before, self._launch(entry, step, self.arguments(step, memory, fresh), options))
+            fresh -= names
+
     def run(self, **options: Any) -> tuple[dict[str, NDArray[Any]], list[Report]]:
         """Executes every step; the buffers afterwards and one report per step.  Raises InputError."""
         memory, fresh, reports = self.memory(), self.undefined, []
         for step in self.steps:
             entry = self.entry(step)
-            try:
-                reports.append(
-                    entry.launch(
-                        step.grid, step.block, *self.arguments(step, memory, fresh), shared_bytes=step.shared_bytes,
-                        **options,
-                    )
-                )  # fmt: skip
-            except simulator.LaunchError as error:
-                raise InputError(f"{self.name}: {error}") from None
+            reports.append(self._launch(entry, step, self.arguments(step, memory, fresh), options))
             fresh -= {arg for arg in step.args if isinstance(arg, str)}
         return memory, reports
+
+    def _launch(self, entry: simulator.Entry, step: Step, arguments: list[Any], options: Mapping[str, Any]) -> Report:
+        try:
+            return entry.launch(step.grid, step.block, *arguments, shared_bytes=step.shared_bytes, **options)
+        except simulator.LaunchError as error:
+            raise InputError(f"{self.name}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A step that was executed, and its arguments as they were before: enough to replay a block of it."""
+
+    step: Step
+    entry: simulator.Entry
+    arguments: list[Any]
+    report: Report
+
+    def replay(self, look: Callable[..., T], **options: Any) -> T:
+        """`look` (heat maps, overlap, timeline, traffic) on the launch."""
+        step = self.step
+        return look(self.entry, step.grid, step.block, *self.arguments, shared_bytes=step.shared_bytes, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +115,7 @@ class Section:
 
     report: Report
     step: Step
-    machine: compiler.Resources | None
+    machine: MachineCode | None
     occupancy: occupancy.Occupancy | None
     memory: l2.Traffic | None
     overlap: Overlap | None = None
@@ -129,6 +152,8 @@ class Profile:
     exploration: Exploration | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     """Source text by file, for the page."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the launches, for the page's replay."""
 
     @property
     def ok(self) -> bool:
@@ -146,22 +171,20 @@ class Profile:
 
 
 def write_html(found: Profile, path: str | os.PathLike[str]) -> None:
-    """The profile as one self-contained page; the hottest memory instructions of block 0 are mapped lane by lane."""
-    memory = found.job.memory()
+    """The profile as one self-contained page.  Every kernel runs once more: block 0 is drawn warp by warp, and its hottest
+    memory instructions lane by lane."""
     panels = []
-    for number, section in enumerate(found.sections):
-        maps: list[heat.Heat] = []
-        touching = [row for row in section.report.lines if row["sectors"] or row["wavefronts"]]
+    for section, stage in zip(found.sections, found.job.stages(**found.options), strict=True):
+        report, halted = section.report, section.report.stopped is not None
+        touching = [row for row in report.lines if row["sectors"] or row["wavefronts"]]
         lines = [row["line"] for row in hot.ptx(touching, HEAT)]
-        if lines and number == 0:
-            step = section.step
-            arguments = found.job.arguments(step, memory, found.job.undefined)
-            entry = found.job.entry(step)
-            maps = heat.heatmaps(entry, step.grid, step.block, *arguments, lines=lines, shared_bytes=step.shared_bytes)
+        machine = section.machine
         panels.append(
             html.Panel(
-                section.report, [(m.name, m.value, m.unit, m.source) for m in section.metrics], section.occupancy,
-                section.machine["sass"] if section.machine is not None else "", section.note, found.sources, maps,
+                report, [(m.name, m.value, m.unit, m.source) for m in section.metrics], section.occupancy,
+                () if machine is None else machine.code, section.note, found.sources,
+                stage.replay(heat.heatmaps, lines=lines) if lines and not halted else [],
+                None if halted else stage.replay(timeline.timeline),
             )
         )  # fmt: skip
     remarks = [] if found.exploration is None else str(found.exploration).splitlines()
@@ -190,9 +213,9 @@ def _metrics(section: Section) -> list[Metric]:
             name = f"l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_{way}.ratio"
             rows.append(Metric(name, round(sectors / requests, 3), "sectors", "derived"))
     if section.machine is not None:
-        rows.append(Metric("launch__registers_per_thread", section.machine["registers"], "registers", "compiled"))
-        rows.append(Metric("launch__spill_bytes", section.machine["spill_bytes"], "bytes", "compiled"))
-        rows.append(Metric("launch__stack_bytes", section.machine["stack_bytes"], "bytes", "compiled"))
+        rows.append(Metric("launch__registers_per_thread", section.machine.registers, "registers", "compiled"))
+        rows.append(Metric("launch__spill_bytes", section.machine.spill_bytes, "bytes", "compiled"))
+        rows.append(Metric("launch__stack_bytes", section.machine.stack_bytes, "bytes", "compiled"))
     if found is not None:
         rows.append(Metric(occupancy.METRIC, round(100 * found.fraction, 2), "%", "derived"))
         for name, value in found.limits.items():
@@ -242,23 +265,20 @@ def profile(
     A schedule may execute 16 times what the default order needed; more is hazard `budget`.  `options` go to the
     simulator's launch (engine, budget).  Raises InputError.
     """
-    _, reports = job.run(seed=seed, **options)
+    options = {**options, "seed": seed}
     sections = []
-    memory = job.memory()
-    for step, report in zip(job.steps, reports, strict=True):
+    for stage in job.stages(**options):
+        step = stage.step
         machine, note = resources(step, job.arch)
         held = None
         if machine is not None:
             threads = step.block[0] * step.block[1] * step.block[2]
-            shared = machine["shared_bytes"] + step.shared_bytes
-            held = occupancy.occupancy(job.arch, threads, machine["registers"], shared)
-        first = step is job.steps[0]
-        traffic = _traffic(job, step, memory, report) if first else None
-        flying = _overlap(job, step, memory, report) if first else None
-        sections.append(Section(report, step, machine, held, traffic, flying, note))
+            shared = machine.shared_bytes + step.shared_bytes
+            held = occupancy.occupancy(job.arch, threads, machine.registers, shared)
+        sections.append(Section(stage.report, step, machine, held, _traffic(stage), _overlap(stage), note))
     exploration = None
     if explored:
-        patience = 16 * max(report.thread_instructions for report in reports) + 2**20
+        patience = 16 * max(section.report.thread_instructions for section in sections) + 2**20
         limited = {**options, "budget": min(patience, options.get("budget") or patience)}
 
         def run(schedule: Schedule) -> tuple[Outputs, list[Finding]]:
@@ -270,37 +290,41 @@ def profile(
                 progress("schedules", number, explored)
 
         exploration = explore(run, max(2, explored), seed, update)
-    return Profile(job.name, job, tuple(sections), exploration, sources or {})
+    return Profile(job.name, job, tuple(sections), exploration, sources or {}, options)
 
 
-def _traffic(job: Job, step: Step, memory: Mapping[str, NDArray[Any]], report: Report) -> l2.Traffic | None:
+def _traffic(stage: Stage) -> l2.Traffic | None:
     """Modelled DRAM traffic, for launches small enough to be replayed in the interpreter."""
+    report = stage.report
     if report.stopped is not None or report.instructions > l2.MOST_INSTRUCTIONS:
         return None
-    entry = job.entry(step)
-    return l2.traffic(
-        entry, step.grid, step.block, *job.arguments(step, memory, job.undefined), shared_bytes=step.shared_bytes
-    )
+    return stage.replay(l2.traffic)
 
 
-def _overlap(job: Job, step: Step, memory: Mapping[str, NDArray[Any]], report: Report) -> Overlap | None:
+def _overlap(stage: Stage) -> Overlap | None:
     """Copies in flight at each mma of block 0, where a kernel has both."""
-    counts = report.metrics
-    if (
-        report.stopped is not None
-        or not counts["smsp__inst_executed_pipe_tensor_op_hmma.sum"]
-        or not counts["cp_async_bytes"]
-    ):
-        return None
-    arguments = job.arguments(step, memory, job.undefined)
-    return overlap(job.entry(step), step.grid, step.block, *arguments, shared_bytes=step.shared_bytes)
+    counts = stage.report.metrics
+    has_both = counts["smsp__inst_executed_pipe_tensor_op_hmma.sum"] and counts["cp_async_bytes"]
+    return stage.replay(overlap) if stage.report.stopped is None and has_both else None
 
 
-def resources(step: Step, arch: str) -> tuple[compiler.Resources | None, str]:
-    """Registers, spills and SASS of a step's kernel, or None and the compiler's reason."""
+@dataclass(frozen=True, slots=True)
+class MachineCode:
+    """What NVIDIA's compiler made of a kernel: per thread its registers, stack and spilled bytes, per block its static
+    shared bytes, and its SASS with the PTX line of each instruction."""
+
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+    spill_bytes: int
+    code: tuple[sass.Instruction, ...]
+
+
+def resources(step: Step, arch: str) -> tuple[MachineCode | None, str]:
+    """The machine code of a step's kernel, or None and the compiler's reason."""
     try:
         code, log = compiler.cubin(step.ptx, arch)
-        listing = compiler.sass(code)
+        listing = sass.listing(code, step.entry)
     except (compiler.CompileError, ValueError, ImportError) as error:
         return None, f"no machine code: {error}"
     found = re.search(
@@ -315,19 +339,5 @@ def resources(step: Step, arch: str) -> tuple[compiler.Resources | None, str]:
         return int(match[1]) if match else 0
 
     spilled = number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads")
-    return {
-        "registers": int(found[1]),
-        "shared_bytes": number(r"(\d+) bytes smem"),
-        "stack_bytes": number(r"(\d+) bytes stack frame"),
-        "spill_bytes": spilled,
-        "sass": _function(listing, step.entry),
-    }, ""
-
-
-def _function(listing: str, entry: str) -> str:
-    """The part of a SASS listing that belongs to one kernel."""
-    parts = re.split(r"(?m)^(?=\s*\.section\s+\.text\.)", listing)
-    for part in parts:
-        if re.match(rf"\s*\.section\s+\.text\.{re.escape(entry)}\b", part):
-            return part
-    return listing
+    shared, stack = number(r"(\d+) bytes smem"), number(r"(\d+) bytes stack frame")
+    return MachineCode(int(found[1]), shared, stack, spilled, listing), ""

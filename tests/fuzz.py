@@ -35,6 +35,8 @@ from fuzzing import corpus, guard, judge, mutate  # noqa: E402
 
 RECORD = TESTS / "gpu" / "data" / "fuzz.json"
 LAUNCHED, NATIVE = 4, 64
+PATIENCE = 30
+"""A mutant that neither computes nor ends is given so many times `--seconds` on the clock."""
 MEMORY = 6 << 30
 """Address space of a child, in bytes."""
 
@@ -57,6 +59,7 @@ def empty(seed: int) -> dict[str, Any]:
     return {
         "seed": seed, "launched_one_in": LAUNCHED, "native_one_in": NATIVE, "mutants": 0, "cpu_seconds": 0.0,
         "versions": versions, "code": [], "kinds": {}, "origins": {}, "stages": {}, "failures": [],
+        "mended": [],
     }  # fmt: skip
 
 
@@ -73,6 +76,15 @@ def child(pipe: Connection, now: Synchronized[int], numbers: range, seed: int, s
     pipe.send(None)
 
 
+def cpu_seconds(process: int | None) -> float:
+    """What a process has computed so far; where /proc does not say, its clock."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
+        return time.monotonic()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def batch(numbers: range, seed: int, seeds: corpus.Corpus, seconds: float) -> tuple[list[judge.Verdict], int]:
     """Verdicts of a range in a child process, and the number after the last one judged: a mutant that ends or hangs its
     child is a failure of its own, and the next child begins behind it."""
@@ -86,14 +98,18 @@ def batch(numbers: range, seed: int, seeds: corpus.Corpus, seconds: float) -> tu
     what = "no answer"
     try:
         while True:
-            if not ours.poll(seconds):
-                what = f"hangs: no end within {seconds:g} s"
-                break
+            began, spent = time.monotonic(), cpu_seconds(process.pid)
+            while not ours.poll(1):
+                if cpu_seconds(process.pid) - spent > seconds or time.monotonic() - began > PATIENCE * seconds:
+                    what = f"hangs: no end within {seconds:g} s of computing"
+                    raise TimeoutError
             verdict = ours.recv()
             if verdict is None:
                 process.join()
                 return verdicts, numbers.stop
             verdicts.append(verdict)
+    except TimeoutError:
+        pass
     except EOFError:
         process.join()
         what = f"its process died: exit code {process.exitcode}"
@@ -129,6 +145,7 @@ def run(count: int, record: dict[str, Any], seeds: corpus.Corpus, *, size: int, 
     runtime.library()  # children inherit the compiled run-time
     if (version := code()) not in record["code"]:
         record["code"].append(version)
+    _judge_again(record, seeds, seconds)
     start, before = time.monotonic(), record["mutants"]
     while (first := record["mutants"]) < count:
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -151,12 +168,21 @@ def run(count: int, record: dict[str, Any], seeds: corpus.Corpus, *, size: int, 
     return record
 
 
+def _judge_again(record: dict[str, Any], seeds: corpus.Corpus, seconds: float) -> None:
+    """Mutants that failed before: those that pass by now become "mended"."""
+    for failure in list(record["failures"]):
+        verdicts, _ = batch(range(failure["number"], failure["number"] + 1), record["seed"], seeds, seconds)
+        if verdicts[0].failure is None:
+            record["failures"].remove(failure)
+            record["mended"].append(failure)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=60.0, help="longest wait for one mutant")
+    parser.add_argument("--batch", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=30.0, help="longest that one mutant may compute")
     parser.add_argument("--record", type=Path, default=RECORD)
     parser.add_argument("--fresh", action="store_true", help="forget what was recorded")
     parser.add_argument("--only", type=int, help="judge one mutant in this process and print it")
@@ -171,7 +197,7 @@ def main() -> int:
     record = empty(chosen.seed)
     if chosen.record.exists() and not chosen.fresh:
         held = json.loads(chosen.record.read_text(encoding="utf-8"))
-        record = held if held["seed"] == chosen.seed else record
+        record = {**record, **held} if held["seed"] == chosen.seed else record
     run(chosen.count, record, seeds, size=chosen.batch, seconds=chosen.seconds, save=chosen.record)
     print(json.dumps({key: record[key] for key in ("mutants", "stages", "cpu_seconds")}, indent=1))
     for failure in record["failures"]:

@@ -1,25 +1,32 @@
-"""A report as one self-contained page: no script, no network; links jump from a hazard or hot line to its PTX line."""
+"""A report as one self-contained page without a network: what it says reads without its script, which marks the rows of
+source, PTX and machine code that belong together.  The policy in its head admits that one script, by its hash."""
 
 from __future__ import annotations
 
 import html
 import os
 import tempfile
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib.resources import files
-from math import log10
 from pathlib import Path
 from typing import Any
 
-from loadsparse.gpu.simulator import hot
+from loadsparse.gpu import sass
+from loadsparse.gpu.simulator import code_view, hot, pictures
+from loadsparse.gpu.simulator.code_view import bar, source_link
 from loadsparse.gpu.simulator.heat import Heat
 from loadsparse.gpu.simulator.occupancy import Occupancy
 from loadsparse.gpu.simulator.report import Finding, Report
-from loadsparse.gpu.simulator.roofline import ROOFS, Point, Roof, point
+from loadsparse.gpu.simulator.roofline import ROOFS, point
+from loadsparse.gpu.simulator.timeline import Timeline
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src '{hash}'; base-uri 'none'; form-action 'none'"
 HOT = 12
+SASS = 4
+"""SASS instructions shown beside a hot line."""
 escape = html.escape
 
 
@@ -30,10 +37,11 @@ class Panel:
     report: Report
     metrics: Sequence[tuple[str, float, str, str]] = ()
     occupancy: Occupancy | None = None
-    sass: str = ""
+    machine: Sequence[sass.Instruction] = ()
     note: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     heat: Sequence[Heat] = ()
+    timeline: Timeline | None = None
 
 
 def write(path: str | os.PathLike[str], panels: Sequence[Panel], title: str = "", remarks: Sequence[str] = ()) -> None:
@@ -49,41 +57,46 @@ def page(panels: Sequence[Panel], title: str = "", remarks: Sequence[str] = ()) 
     name = title or panels[0].report.kernel
     hazards = sum(len(panel.report.hazards) for panel in panels)
     state = f"{hazards} hazard{'s' if hazards != 1 else ''}" if hazards else "no hazard"
-    style = (files("loadsparse.gpu.simulator") / "html.css").read_text(encoding="utf-8")
+    folder = files("loadsparse.gpu.simulator")
+    style = (folder / "html.css").read_text(encoding="utf-8")
+    script = (folder / "html.js").read_text(encoding="utf-8")
+    policy = POLICY.format(hash=f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}")
     links = [f'<a href="#k{n}">{escape(panel.report.kernel[:40])}</a>' for n, panel in enumerate(panels)]
     body = [
-        f"<header><h1>{escape(name[:120])}</h1><p class={'bad' if hazards else 'good'}>{state}</p>"
-        f"<nav aria-label='Kernels'>{' '.join(links)}</nav>",
+        f"<header><h1>{escape(name[:120])} <span class='state {'bad' if hazards else 'good'}'>{state}</span></h1>",
+        f"<nav aria-label='Kernels'>{' '.join(links)}</nav>" if len(panels) > 1 else "",
         *(f"<p>{escape(remark)}</p>" for remark in remarks),
-        "</header>",
+        "</header><main>",
         *(_panel(number, panel) for number, panel in enumerate(panels)),
-        "<footer>Counted: exact, by executing every instruction on the CPU. Compiled: reported by NVIDIA's compiler. "
+        "</main><footer>Counted: exact, by executing every instruction on the CPU. Compiled: reported by NVIDIA's compiler. "
         "Derived: rules or quotients of those. Modelled: an idealised cache. None of it is a time.</footer>",
     ]
     return (
         f"<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta http-equiv=Content-Security-Policy "
-        f'content="{POLICY}"><meta name=viewport content="width=device-width, initial-scale=1">'
+        f'content="{policy}"><meta name=viewport content="width=device-width, initial-scale=1">'
         f"<meta name=color-scheme content='light dark'><title>{escape(name[:80])}: profile</title>"
-        f"<style>{style}</style></head><body>\n{''.join(body)}\n</body></html>\n"
+        f"<style>{style}</style></head><body>\n{''.join(body)}\n<script>{script}</script></body></html>\n"
     )
 
 
 def _panel(number: int, panel: Panel) -> str:
     report, key = panel.report, f"k{number}"
+    wrong = {line for finding in report.hazards for line in (finding.line, finding.other_line)}
     summary = (
-        f"{escape(report.arch)}, grid {_times(report.grid)}, block {_times(report.block)}: "
-        f"{report.instructions:,} warp instructions, executed in {report.seconds['execute']:.3f} s by the "
-        f"{escape(report.engine)} engine"
+        f"{escape(report.arch)}, grid {_times(report.grid)}, block {_times(report.block)}, executed in "
+        f"{report.seconds['execute']:.3f} s by the {escape(report.engine)} engine"
     )
     parts = [
-        f"<section id={key}><h2>{escape(report.kernel[:120])}</h2><p>{summary}.</p>",
+        f"<section id={key}><h2>{escape(report.kernel[:120])}</h2><p class=note>{summary}.</p>",
         f"<p class=note>{escape(panel.note)}</p>" if panel.note else "",
+        _tiles(panel),
         _hazards(key, report.hazards),
-        _hot(key, report),
-        f"<div class=pair>{_occupancy(panel.occupancy)}{_roofline(report)}</div>",
-        _heat(key, panel.heat),
+        _hot(key, panel),
+        code_view.views(key, report.lines, panel.machine, panel.sources, wrong),
+        _timeline(key, panel),
+        _heat(key, panel),
+        f"<div class=pair>{_roofline(report)}{_occupancy(panel.occupancy)}</div>",
         _metrics(panel),
-        _listings(key, panel),
         "</section>",
     ]
     return "".join(parts)
@@ -93,18 +106,29 @@ def _times(size: Iterable[int]) -> str:
     return " x ".join(str(part) for part in size)
 
 
-def _where(file: str | None, line: int | None) -> str:
-    return f"{os.path.basename(file.replace(chr(92), '/'))}:{line}" if file else ""
-
-
-def _source_link(key: str, file: str | None, line: int | None) -> str:
-    text = escape(_where(file, line))
-    return f'<a href="#{key}-{escape(_anchor(file, line))}">{text}</a>' if file else ""
-
-
-def _anchor(file: str | None, line: int | None) -> str:
-    name = os.path.basename((file or "").replace("\\", "/"))
-    return f"s-{''.join(c if c.isalnum() else '-' for c in name)}-{line}"
+def _tiles(panel: Panel) -> str:
+    """The numbers that one looks for first."""
+    report, metrics = panel.report, {name: (value, source) for name, value, _, source in panel.metrics}
+    lanes = report.thread_instructions / (32 * report.instructions) if report.instructions else 0.0
+    tiles = [("warp instructions", f"{report.instructions:,}", "counted"), ("active lanes", f"{lanes:.1%}", "derived")]
+    for name, shown in (
+        ("l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_ld.ratio", "sectors per global load"),
+        ("l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_st.ratio", "sectors per global store"),
+        ("launch__registers_per_thread", "registers per thread"),
+        ("launch__spill_bytes", "bytes spilled"),
+    ):
+        if name in metrics:
+            tiles.append((shown, f"{metrics[name][0]:,.4g}", metrics[name][1]))
+    counts = report.metrics
+    if any(row["wavefronts"] for row in report.lines):
+        conflicts = sum(value for name, value in counts.items() if "bank_conflicts" in name)
+        tiles.append(("bank conflicts", f"{conflicts:,}", "counted"))
+    if panel.occupancy is not None:
+        tiles.append(("occupancy", f"{panel.occupancy.fraction:.0%}", "derived"))
+    body = "".join(
+        f"<div><strong>{value}</strong><span>{escape(name)}</span><i>{kind}</i></div>" for name, value, kind in tiles
+    )
+    return f"<div class=tiles>{body}</div>"
 
 
 def _hazards(key: str, hazards: Sequence[Finding]) -> str:
@@ -115,8 +139,8 @@ def _hazards(key: str, hazards: Sequence[Finding]) -> str:
         other = (
             f', <a href="#{key}-p{finding.other_line}">PTX line {finding.other_line}</a>' if finding.other_line else ""
         )
-        source = _source_link(key, finding.file, finding.source_line)
-        times = f" ({finding.count} times)" if finding.count > 1 else ""
+        source = source_link(key, finding.file, finding.source_line)
+        times = f" ({finding.count:,} times)" if finding.count > 1 else ""
         items.append(
             f'<li><strong>{escape(finding.kind)}</strong> at <a href="#{key}-p{finding.line}">PTX line {finding.line}</a>'
             f"{other}{', ' + source if source else ''}: {escape(finding.message)}; first in block "
@@ -125,24 +149,34 @@ def _hazards(key: str, hazards: Sequence[Finding]) -> str:
     return f"<h3>Hazards</h3><ol class=hazards>{''.join(items)}</ol>"
 
 
-def _bar(value: float, most: float) -> str:
-    share = 100 * value / most if most else 0
-    return f"<span class=bar style='--share:{share:.1f}%'></span>"
-
-
-def _hot(key: str, report: Report) -> str:
+def _hot(key: str, panel: Panel) -> str:
+    report, machine = panel.report, sass.by_line(panel.machine)
     rows = hot.ptx(report.lines, HOT)
     total = sum(hot.cost(row) for row in report.lines) or 1
+
+    def code(row: Mapping[str, Any]) -> str:
+        text = code_view.source_text(panel.sources, row["file"])
+        lines = text.splitlines() if text is not None else []
+        line = lines[row["source_line"] - 1].strip() if 0 < (row["source_line"] or 0) <= len(lines) else ""
+        made = [m.text for m in machine.get(row["line"], [])]
+        more = [f"and {len(made) - SASS} more"] if len(made) > SASS else []
+        shown = "<br>".join(escape(text) for text in made[:SASS] + more)
+        return (
+            f"<td class=code>{source_link(key, row['file'], row['source_line'])} {escape(line[:70])}</td>"
+            f'<td class=code><a href="#{key}-p{row["line"]}">{row["line"]}</a> {escape(row["ptx"][:70])}</td>'
+            f"<td class=code>{shown}</td>"
+        )
+
     body = "".join(
-        f'<tr><td>{_bar(hot.cost(r), hot.cost(rows[0]))} {100 * hot.cost(r) / total:.1f} %</td><td><a href="#{key}-p{r["line"]}">'
-        f"{r['line']}</a></td><td>{_source_link(key, r['file'], r['source_line'])}</td>"
-        f"<td class=code>{escape(r['ptx'])}</td><td>{r['executions']:,}</td><td>{_ways(r)}</td></tr>"
+        f"<tr><td>{bar(hot.cost(r), hot.cost(rows[0]))} {100 * hot.cost(r) / total:.1f} %</td>{code(r)}"
+        f"<td>{r['executions']:,}</td><td class=words>{_ways(r)}</td></tr>"
         for r in rows
     )
     return (
-        "<h3>Hot lines</h3><p class=note>Share of issues: warp instructions, and every wavefront and sector beyond the "
-        "first of each.</p><div class=wide><table><thead><tr><th>share<th>PTX line<th>source<th class=code>instruction<th>"
-        f"executions<th>memory</tr></thead><tbody>{body}</tbody></table></div>"
+        "<h3>Hot lines</h3><p class=note>Share of issues (counted): warp instructions, and every wavefront and sector "
+        "beyond the first of each. SASS as the compiler made it.</p><div class=wide><table class=hot><thead><tr><th>share"
+        f"<th class=code>source<th class=code>PTX<th class=code>SASS<th>executed<th class=words>memory</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -156,6 +190,24 @@ def _ways(row: Mapping[str, Any]) -> str:
     return escape("; ".join(texts))
 
 
+def _timeline(key: str, panel: Panel) -> str:
+    found = panel.timeline
+    if found is None or not found.tracks:
+        return ""
+    texts = {row["line"]: row["ptx"] for row in panel.report.lines}
+    shown = min(len(found.tracks), pictures.WARPS)
+    cut = (
+        "" if found.whole and found.steps <= pictures.STEPS else f" Only the first {pictures.STEPS:,} steps are drawn."
+    )
+    return (
+        f"<h3>Timeline of block 0</h3><p class=note>Modelled: {shown} of {len(found.tracks)} warps, one instruction each a step; "
+        "a barrier opens when its last warp has arrived; copies fly from their cp.async to the wait that lands them. This is "
+        f"the simulator's order, not a time: no latency, no stall, no issue limit is in it.{cut}</p>{pictures.legend()}"
+        f"<div class=wide tabindex=0 role=region aria-label='Timeline'>{pictures.timeline(found, key, texts)}</div>"
+        f"{pictures.timeline_table(found)}"
+    )
+
+
 def _occupancy(found: Occupancy | None) -> str:
     if found is None:
         return ""
@@ -166,7 +218,7 @@ def _occupancy(found: Occupancy | None) -> str:
     return (
         f"<div><h3>Occupancy</h3><p>{found.warps} of {found.maximum_warps} warps ({100 * found.fraction:.0f} %), "
         f"{found.blocks} blocks per multiprocessor; limited by {escape(' and '.join(found.limiter))} (derived).</p>"
-        f"<table><thead><tr><th>limit by<th>blocks</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<table class=even><thead><tr><th>limit by<th>blocks</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -179,54 +231,39 @@ def _roofline(report: Report) -> str:
         f"{here.intensity:.2f} FLOP per byte. Under the roof of an {roof.gpu} (data sheet) {here.bound(roof)} is "
         f"reached first."
     )
-    return f"<figure><h3>Roofline</h3>{_roof_picture(roof, here)}<figcaption>{escape(text)}</figcaption></figure>"
+    return f"<figure><h3>Roofline</h3>{pictures.roofline(roof, here)}<figcaption>{escape(text)}</figcaption></figure>"
 
 
-def _roof_picture(roof: Roof, here: Point) -> str:
-    """Log-log: intensity 0.01 to 10,000 FLOP/byte, 1e9 to 1e15 FLOP/s."""
-
-    def x(value: float) -> float:
-        return 40 + 60 * (log10(min(max(value, 1e-2), 1e4)) + 2)
-
-    def y(value: float) -> float:
-        return 200 - 30 * (log10(min(max(value, 1e9), 1e15)) - 9)
-
-    peak = roof.tensor if here.tensor_flop else roof.plain
-    ridge = peak / roof.bandwidth
-    line = f"M{x(0.01):.1f} {y(roof.bandwidth * 0.01):.1f} L{x(ridge):.1f} {y(peak):.1f} L{x(1e4):.1f} {y(peak):.1f}"
-    ticks = "".join(f"<text x={x(10.0**e):.0f} y=216>1e{e}</text>" for e in (-2, 0, 2, 4))
-    marks = "".join(f"<text x=2 y={y(10.0**e) + 4:.0f}>1e{e}</text>" for e in (9, 12, 15))
-    px, py = x(here.intensity), y(here.ceiling(roof))
+def _heat(key: str, panel: Panel) -> str:
+    if not panel.heat:
+        return ""
+    figures, rows = [], {row["line"]: row for row in panel.report.lines}
+    for heat in panel.heat:
+        across = (
+            "bank of its first word" if heat.space == "shared" else "32-byte sector, counted from the warp's lowest"
+        )
+        figures.append(
+            f"<figure>{pictures.heat(heat)}<figcaption>"
+            f'<a href="#{key}-p{heat.line}">PTX line {heat.line}</a> <span class=code>{escape(heat.ptx[:70])}</span><br>'
+            f"{heat.space}, {heat.size} bytes a lane, {heat.executions} executions; {across}: "
+            f"{_cost(heat.space, rows[heat.line])}</figcaption></figure>"
+        )
     return (
-        "<svg viewBox='0 0 420 225' role=img aria-label='Roofline: the dot is this launch under the roof'>"
-        f"<path class=axis d='M40 20 V200 H400'/><path class=roof d='{line}'/>"
-        f"<path class=drop d='M{px:.1f} {py:.1f} V200'/><circle cx={px:.1f} cy={py:.1f} r=5 />{ticks}{marks}"
-        "<text x=300 y=190>FLOP/byte</text><text x=46 y=18>FLOP/s</text></svg>"
+        "<h3>Where the lanes go</h3><p class=note>Bank conflicts and coalescing, lane by lane, counted over block 0: a column "
+        f"hit by many lanes at once is a conflict in shared memory and good in global memory.</p><div class=maps>"
+        f"{''.join(figures)}</div>"
     )
 
 
-def _heat(key: str, maps: Sequence[Heat]) -> str:
-    if not maps:
-        return ""
-    pictures = []
-    for heat in maps:
-        most = int(heat.counts.max()) or 1
-        cells = "".join(
-            f"<rect x={column * 8} y={lane * 8} width=8 height=8 fill-opacity={count / most:.2f} />"
-            for lane, line in enumerate(heat.counts.tolist())
-            for column, count in enumerate(line)
-            if count
-        )
-        across = "bank of its first word" if heat.space == "shared" else "32-byte sector, from the warp's lowest"
-        label = f"PTX line {heat.line}: lanes (down) against {across} (across), {heat.executions} executions of block 0"
-        pictures.append(
-            f"<figure><svg class=heat viewBox='-1 -1 258 258' role=img aria-label='{escape(label)}'>"
-            f"<rect class=frame x=-1 y=-1 width=258 height=258 />{cells}</svg><figcaption>"
-            f'<a href="#{key}-p{heat.line}">PTX line {heat.line}</a> <span class=code>{escape(heat.ptx[:70])}</span><br>'
-            f"{heat.space}, {heat.size} bytes a lane; lane downwards, {across} across; {heat.executions} executions of "
-            f"block 0</figcaption></figure>"
-        )
-    return f"<h3>Where the lanes go</h3><div class=maps>{''.join(pictures)}</div>"
+def _cost(space: str, row: Mapping[str, Any]) -> str:
+    """What an access costs on average, and the least its bytes could cost."""
+    if space == "shared" and row["wavefronts"]:
+        per, least = row["wavefronts"] / row["executions"], row["ideal_wavefronts"] / row["executions"]
+        return f"{per:.3g} wavefronts an execution, {least:.3g} without conflicts"
+    if space == "global" and row["requests"]:
+        per, least = row["sectors"] / row["requests"], row["bytes"] / (32 * row["requests"])
+        return f"{per:.3g} sectors a request for {least:.3g} sectors of bytes asked for"
+    return "nothing was moved"
 
 
 def _metrics(panel: Panel) -> str:
@@ -237,56 +274,9 @@ def _metrics(panel: Panel) -> str:
     )
     return (
         "<h3>Metrics</h3><details open><summary>Names as in Nsight Compute where it has one</summary><div class=wide>"
-        f"<table><thead><tr><th class=code>metric<th>value<th>unit<th>from</tr></thead><tbody>{body}</tbody>"
+        f"<table class=even><thead><tr><th class=code>metric<th>value<th>unit<th>from</tr></thead><tbody>{body}</tbody>"
         "</table></div></details>"
     )
-
-
-def _listings(key: str, panel: Panel) -> str:
-    """PTX, source and SASS side by side, each scrolling by itself."""
-    lines = panel.report.lines
-    most = max((hot.cost(row) for row in lines), default=1) or 1
-    wrong = {line for finding in panel.report.hazards for line in (finding.line, finding.other_line)}
-    body = "".join(
-        f"<tr id={key}-p{r['line']} class='{'wrong' if r['line'] in wrong else ''}'><td>{r['line']}</td>"
-        f"<td>{_bar(hot.cost(r), most)}</td><td>{r['executions']:,}</td><td class=code>{escape(r['ptx'])}</td>"
-        f"<td>{_source_link(key, r['file'], r['source_line'])}</td></tr>"
-        for r in _one_per_line(lines)
-    )
-    views = [_view("PTX", f"<table class=listing><tbody>{body}</tbody></table>")]
-    used: dict[str, dict[int, int]] = {}
-    for row in lines:
-        if row["file"] is not None:
-            held = used.setdefault(row["file"], {})
-            held[row["source_line"]] = held.get(row["source_line"], 0) + hot.cost(row)
-    for file, costs in used.items():
-        text = panel.sources.get(file) or panel.sources.get(os.path.basename(file.replace("\\", "/")))
-        if text is not None:
-            views.append(_view(os.path.basename(file.replace("\\", "/")), _source(key, file, text, costs)))
-    if panel.sass:
-        views.append(_view("SASS", f"<pre>{escape(panel.sass)}</pre>"))
-    return f"<h3>PTX, source and machine code</h3><div class=views>{''.join(views)}</div>"
-
-
-def _one_per_line(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows whose PTX line is new: an id may appear once (several statements may share a line)."""
-    return list({row["line"]: row for row in reversed(lines)}.values())[::-1]
-
-
-def _view(name: str, content: str) -> str:
-    label = escape(name)
-    region = f"<div class=scroll tabindex=0 role=region aria-label='{label}'>{content}</div>"
-    return f"<div class=view><h4>{label}</h4>{region}</div>"
-
-
-def _source(key: str, file: str, text: str, costs: Mapping[int, int]) -> str:
-    most = max(costs.values())
-    rows = "".join(
-        f"<tr id='{key}-{escape(_anchor(file, number))}'><td>{number}</td><td>{_bar(costs.get(number, 0), most)}</td>"
-        f"<td class=code>{escape(line)}</td></tr>"
-        for number, line in enumerate(text.splitlines(), 1)
-    )
-    return f"<table class=listing><tbody>{rows}</tbody></table>"
 
 
 def slider(texts: Sequence[str], title: str) -> str:

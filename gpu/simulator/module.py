@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -12,9 +13,17 @@ import numpy as np
 from loadsparse.gpu.simulator import interpreter, report
 from loadsparse.gpu.simulator.arguments import bind
 from loadsparse.gpu.simulator.layout import Layout, layout
-from loadsparse.gpu.simulator.limits import MAXIMUM_BLOCK, MAXIMUM_GRID, LaunchError, check_launch, dimensions, limits
+from loadsparse.gpu.simulator.limits import (
+    ARCHITECTURES,
+    MAXIMUM_BLOCK,
+    MAXIMUM_GRID,
+    LaunchError,
+    check_launch,
+    dimensions,
+    limits,
+)
 from loadsparse.gpu.simulator.parser import parse
-from loadsparse.gpu.simulator.program import Kernel, Program
+from loadsparse.gpu.simulator.program import Kernel, Program, PtxError
 from loadsparse.gpu.simulator.request import (
     CONSTANT,
     DEFAULT_BUDGET,
@@ -27,6 +36,8 @@ from loadsparse.gpu.simulator.request import (
 
 WORKSPACE_BYTES = 256
 """Zeroed before each launch; %envreg1 and %envreg2 point to it: cooperative groups keep their grid barrier there."""
+
+_SM = re.compile(r"sm_(\d+)([a-z]?)$")
 
 Engine = Literal["auto", "interpreter", "llvm"]
 
@@ -167,7 +178,21 @@ class Module(Mapping[str, Entry]):
 def load(ptx_text: str, arch: str = "sm_80") -> Module:
     """Parses PTX text for an architecture (sm_80, sm_86, sm_89, sm_90).
 
-    Raises `PtxError`, naming line and column, for text or opcodes that are not understood, and `LaunchError` for an
-    architecture that is not simulated.
+    Raises `PtxError`, naming line and column, for text or opcodes that are not understood and for a `.target` that does
+    not run on `arch`, and `LaunchError` for an architecture that is not simulated.
     """
-    return Module(parse(ptx_text), arch)
+    limits(arch)
+    program = parse(ptx_text)
+    _check_target(program, arch)
+    return Module(program, arch)
+
+
+def _check_target(program: Program, arch: str) -> None:
+    """PTX runs on its .target and on newer GPUs; that of sm_90a (or another letter) on no other."""
+    target, own = _SM.match(program.target), _SM.match(arch)
+    if target is None or own is None or program.target == arch:
+        return
+    if int(target[1]) > int(own[1]) or target[2]:
+        mend = f"load it with arch={program.target!r} or " if program.target in ARCHITECTURES else ""
+        line = program.text[: program.text.find(".target")].count("\n") + 1
+        raise PtxError(f".target {program.target} does not run on {arch}: {mend}compile it for {arch}", line, 1)

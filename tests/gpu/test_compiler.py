@@ -20,6 +20,30 @@ def copy(a, c):  # type: ignore[no-untyped-def]
     store_global(c + at, 0, load_global(a + at, 0))
 
 
+@cuda.jit(device=True, inline="always")
+def copied(c, a, at):  # type: ignore[no-untyped-def]
+    value = load_global(a + at, 0)
+    store_global(c + at, 0, value)
+
+
+def copy_by_a_device_function(a, c):  # type: ignore[no-untyped-def]
+    copied(c, a, uint64(uint32(cuda.threadIdx.x)) * uint64(4))
+
+
+def test_inlined_code_keeps_the_line_it_was_written_in() -> None:
+    """Above the kernel's def; and code of another file (intrinsics.py) has the line that called it."""
+    ptx = compiler.numba(copy_by_a_device_function, "void(uint64, uint64)").splitlines()
+    first = copied.py_func.__code__.co_firstlineno  # the decorator
+    kernel = copy_by_a_device_function.__code__.co_firstlineno
+
+    def line_of(opcode: str) -> int:
+        at = next(n for n, text in enumerate(ptx) if opcode in text)
+        return next(int(text.split()[2]) for text in reversed(ptx[:at]) if text.strip().startswith(".loc"))
+
+    assert (line_of("ld.global"), line_of("st.global")) == (first + 2, first + 3)
+    assert line_of("mov.u32") in (kernel, kernel + 1)
+
+
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_numba_to_ptx_to_sass(arch: str) -> None:
     ptx = compiler.numba(copy, "void(uint64, uint64)", arch, name="renamed", launch_bounds=64, registers=32)

@@ -2,15 +2,18 @@
 
 # ruff: noqa: E501  (scripts of one line)
 
+import os
 import re
 import shutil
 import subprocess
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from loadsparse.gpu import compiler, profiling, simulator
+from loadsparse.gpu import compiler, profiling, sass, simulator
 from loadsparse.gpu.launch import Step
 from loadsparse.gpu.simulator import html, roofline
 from loadsparse.gpu.simulator.hot import cost
@@ -50,8 +53,9 @@ class Links(HTMLParser):
             self.ids.append(held["id"])
         if tag == "a":
             self.targets.append(held["href"])
-        assert tag not in ("script", "img", "link", "iframe", "object"), f"<{tag}> may load something"
-        assert not any(name.startswith("on") for name in held), "no script"
+        assert tag not in ("img", "link", "iframe", "object"), f"<{tag}> may load something"
+        assert tag != "script" or not held, "a script from elsewhere"
+        assert not any(name.startswith("on") for name in held), "a script that no policy admits"
 
 
 def test_self_contained_and_every_link_arrives(page):
@@ -65,13 +69,55 @@ def test_self_contained_and_every_link_arrives(page):
     assert "default-src 'none'" in text
 
 
+def test_the_policy_admits_the_one_script_by_its_hash(page):
+    text = page.read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert f"script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" in text
+
+
 def test_a_hazard_leads_to_its_line(found, page):
     text = page.read_text(encoding="utf-8")
     (race,) = [h for h in found.sections[0].report.hazards if h.kind == "race" and "after write" in h.message][:1]
     assert f'<strong>race</strong> at <a href="#k0-p{race.line}">' in text
-    row = re.search(rf"<tr id=k0-p{race.line} class='(\w*)'>(.*?)</tr>", text)
+    row = re.search(rf"<tr id=k0-p{race.line} class='(\w*)'[^>]*>(.*?)</tr>", text)
     assert row[1] == "wrong"
     assert race.ptx.split()[0] in row[2]
+
+
+class Rows(HTMLParser):
+    """The rows of the code views: (view, attributes, text)."""
+
+    def __init__(self):
+        super().__init__()
+        self.view, self.rows = None, []
+
+    def handle_starttag(self, tag, attributes):
+        held = dict(attributes)
+        if tag == "div" and held.get("role") == "region":
+            self.view = held["aria-label"]
+        elif tag == "tr" and "data-s" in held:
+            self.rows.append((self.view, held, []))
+
+    def handle_data(self, data):
+        if self.rows:
+            self.rows[-1][2].append(data)
+
+
+def test_rows_say_what_belongs_together(page):
+    """What the page's script goes by, without a browser: the rows of one source line, in PTX and in SASS."""
+    rows = Rows()
+    rows.feed(page.read_text(encoding="utf-8"))
+    (place,) = {held["data-s"] for view, held, words in rows.rows if view == "Source" and "63 -" in " ".join(words)}
+    texts = {
+        view: " ".join(" ".join(words) for v, held, words in rows.rows if (v, held["data-s"]) == (view, place))
+        for view in ("PTX", "SASS")
+    }
+    assert [x in texts["PTX"] for x in ("ld.shared", "add.f32", "st.global", "st.shared")] == [True, True, True, False]
+    assert [x in texts["SASS"] for x in ("LDS", "FADD", "STG", "STS")] == [True, True, True, False]
+    ptx = {held["data-p"]: " ".join(words) for view, held, words in rows.rows if view == "PTX"}
+    stores = [ptx[held["data-p"]] for view, held, words in rows.rows if view == "SASS" and "STS" in " ".join(words)]
+    assert stores
+    assert all("st.shared" in store for store in stores)
 
 
 def test_names_are_escaped(page):
@@ -82,7 +128,15 @@ def test_names_are_escaped(page):
 
 def test_all_parts_are_there(page):
     text = page.read_text(encoding="utf-8")
-    for part in ("Hazards", "Hot lines", "Occupancy", "Roofline", "Where the lanes go", "Metrics", "SASS", "kernel.cu"):
+    for part in (
+        "Hazards",
+        "Hot lines",
+        "Occupancy",
+        "Timeline of block 0",
+        "Where the lanes go",
+        "Metrics",
+        "kernel.cu",
+    ):
         assert part in text, part
     assert text.count("prefers-color-scheme") == 1
 
@@ -98,7 +152,10 @@ def test_a_plain_report_writes_a_page_too(tmp_path):
 def test_hostile_ptx_cannot_write_into_the_page(tmp_path):
     ptx = '.version 8.0\n.target sm_80\n.address_size 64\n.file 1 "<script>alert(1)</script>.cu"\n.visible .entry k()\n{\n.loc 1 1 1\nret;\n}\n'
     report = simulator.load(ptx)["k"].launch(1, 32)
-    assert "<script" not in html.page([html.Panel(report, sass="<script>", note="<script>")], "<script>", ["<script>"])
+    code = (sass.Instruction(0, "<script>", 6),)
+    text = html.page([html.Panel(report, machine=code, note="<script>")], "<script>", ["<script>"])
+    assert text.count("<script") == 1
+    assert text.count("&lt;script&gt;") >= 5
 
 
 def test_cost_counts_every_issue():
@@ -127,7 +184,8 @@ def test_operations_and_bytes_by_hand():
     assert here.ceiling(roof) == roof.bandwidth * here.intensity
 
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -140,25 +198,57 @@ FLAGS = [
 ]
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
-@pytest.mark.filterwarnings("ignore")
-def test_a_browser_follows_the_link(found, page, tmp_path):
-    """Chromium opens the page at a hazard's link: the line it names is in view, outlined, on a phone's width."""
-    line = found.sections[0].report.hazards[0].line
-    driver = tmp_path / "driver.html"
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: the page is not clicked")
+
+
+def browse(page, folder, script, *, width=390):
+    """What `script` returns after it ran in a frame with the page in headless Chromium; `d` is the page's document."""
+    driver = folder / "driver.html"
     driver.write_text(
-        "<!doctype html><iframe id=f width=390 height=844></iframe><pre id=o>waiting</pre><script>"
-        f"const f=document.getElementById('f');f.onload=()=>{{const d=f.contentDocument,a=d.querySelector('.hazards a');"
-        "a.click();setTimeout(()=>{const t=d.querySelector('tr:target'),b=t.getBoundingClientRect();"
-        "document.getElementById('o').textContent=['id='+t.id,'seen='+(b.top>=0&&b.top<844),"
-        "'wide='+(d.documentElement.scrollWidth<=390),'outline='+f.contentWindow.getComputedStyle(t).outlineStyle].join(' ')},300)};"
+        f"<!doctype html><iframe id=f width={width} height=844></iframe><pre id=o>waiting</pre><script>"
+        "const f=document.getElementById('f');const wait=()=>new Promise(r=>setTimeout(r,200));f.onload=async()=>{"
+        f"const d=f.contentDocument,w=f.contentWindow;document.getElementById('o').textContent=await (async()=>{{{script}}})()}};"
         f"f.src='{page.as_uri()}'</script>"
     )
     done = subprocess.run(
-        [BROWSER, *FLAGS, "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}",
-         "--virtual-time-budget=4000", "--dump-dom", driver.as_uri()],
-        capture_output=True, text=True, timeout=60, check=False,
+        [BROWSER, *FLAGS, "--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}",
+         "--virtual-time-budget=6000", "--dump-dom", driver.as_uri()],
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     told = re.search(r"<pre id=\"o\">(.*?)</pre>", done.stdout)
     assert told is not None, done.stderr[-500:]
-    assert told[1] == f"id=k0-p{line} seen=true wide=true outline=solid"
+    return told[1]
+
+
+@needs_browser
+@pytest.mark.filterwarnings("ignore")
+def test_a_browser_follows_the_link(found, page, tmp_path):
+    """A click on a hazard's link: the line it names is in view, outlined, on a phone's width, and its counterparts are
+    marked; then the arrow keys choose the next line."""
+    line = found.sections[0].report.hazards[0].line
+    told = browse(
+        page, tmp_path,
+        "d.querySelector('.hazards a').click();await wait();const t=d.querySelector('tr:target'),b=t.getBoundingClientRect();"
+        "const on=n=>d.querySelector(`[aria-label=${n}]`).querySelectorAll('tr.on').length;"
+        "const first=['id='+t.id,'seen='+(b.top>=0&&b.top<844),'wide='+(d.documentElement.scrollWidth<=390),"
+        "'outline='+w.getComputedStyle(t).outlineStyle,'source='+on('Source'),'sass='+(on('SASS')>0)];"
+        "d.querySelector('[aria-label=PTX]').dispatchEvent(new w.KeyboardEvent('keydown',{key:'ArrowDown',bubbles:true}));"
+        "await wait();const next=d.querySelector('[aria-label=PTX] tr.one');"
+        "return [...first,'next='+(t.nextElementSibling===next),'said='+d.querySelector('[role=status]').textContent.includes('SASS')].join(' ')",
+    )  # fmt: skip
+    assert told == f"id=k0-p{line} seen=true wide=true outline=solid source=1 sass=true next=true said=true"
+
+
+@needs_browser
+@pytest.mark.filterwarnings("ignore")
+def test_a_browser_marks_what_a_source_line_became(page, tmp_path):
+    """A click on a source line marks all PTX lines and SASS instructions that came from it."""
+    told = browse(
+        page, tmp_path,
+        "const row=[...d.querySelectorAll('[aria-label=Source] tr')].find(r=>r.textContent.includes('63 - threadIdx.x'));row.click();"
+        "const texts=n=>[...d.querySelectorAll(`[aria-label=${n}] tr.on`)].map(r=>r.cells[r.cells.length-1].textContent).join();"
+        "return ['ld.shared','st.global','st.shared'].map(x=>texts('PTX').includes(x)).join()+' '+"
+        "['LDS','STG','STS'].map(x=>texts('SASS').includes(x)).join()",
+        width=1400,
+    )  # fmt: skip
+    assert told == "true,true,false true,true,false"

@@ -116,6 +116,21 @@ REFUSED = {
     ".loc 1 x 3": ("is no .loc file line column", 6),
     "bra 5;": ("'bra' takes 1 operands, found 0", 6),
     "mov.u32 %r1, #;": ("unexpected '#'", 6),
+    # what NVIDIA's assembler refuses as well
+    "add.u32 %r1, %rd1, %r2;": ("wants 32 bits in %rd1, which is .b64", 6),
+    "shr.b16 %r1, %r2, %r3;": ("wants 16 bits in %r1", 6),
+    "setp.eq.s32 %r1, %r2, 0;": ("wants 1 bits in %r1", 6),
+    "st.global.u64 [%rd1], %r1;": ("wants 64 bits in %r1", 6),
+    "mul.wide.u64 %rd1, %rd2, %rd3;": (".wide products are of 16 or 32 bits", 6),
+    "mul.u32 %r1, %r2, %r3;": ("integers need one of .lo, .hi, .wide", 6),
+    "ld.global.u32.cv %r1, [%rd1];": ("has its type modifiers last", 6),
+    "setp.hi.f32 %p1, %f1, %f2;": (".hi compares unsigned integers", 6),
+    "setp.nan.u32 %p1, %r1, %r2;": (".nan compares floating-point numbers", 6),
+    "slct.f32.u64 %f1, %f2, %f3, %rd1;": ("slct decides by .s32 or .f32", 6),
+    "prmt.rc8.b32 %r1, %r2, %r3, %r4;": ("prmt has its type before its mode", 6),
+    "barrier.red %r1, 0, %p1;": (".red needs one of .popc, .and, .or", 6),
+    "mov.u32 %r1, " + "9" * 5000 + ";": ("has 5000 digits", 6),
+    ".local .b8 big[2000000000];": ("takes 2000000000 bytes; at most", 6),
 }
 
 
@@ -146,6 +161,42 @@ def test_forms_without_execution_are_refused_at_load():
         simulator.load(entry("cvt.rn.f16.f32 %h1, %f1, %f2;"))
     with pytest.raises(simulator.LaunchError, match="sm_61"):
         simulator.load(entry(""), arch="sm_61")
+
+
+@pytest.mark.parametrize(
+    ("body", "head", "message"),
+    [
+        (".local .b8 l[600000];\nst.local.u32 [l], 1;", "", "600000 bytes of local memory per thread; at most 524288"),
+        ("", "\n".join(f".global .b8 g{n}[600000000];" for n in range(3)), "module variables take 1800000000 bytes"),
+        ("wmma.load.a.sync.aligned.row.m16n16k16.global.f16 {%r1}, [%rd1];", "", "1 registers do not hold a 16 x 16"),
+    ],
+)
+def test_memory_that_no_gpu_has_is_refused_at_load(body, head, message):
+    with pytest.raises(PtxError, match=message):
+        simulator.load(entry(body, head=head))
+
+
+@pytest.mark.parametrize(
+    ("target", "arch", "mend"),
+    [
+        ("sm_90", "sm_80", "arch='sm_90'"),
+        ("sm_89", "sm_86", "arch='sm_89'"),
+        ("sm_90a", "sm_90", "arch='sm_90a'"),
+        ("sm_100", "sm_90", "compile it for sm_90"),
+    ],
+)
+def test_a_target_newer_than_the_architecture_is_refused(target, arch, mend):
+    text = entry("").replace(".target sm_80", f".target {target}")
+    with pytest.raises(PtxError, match=f"(?s){target}.*{arch}.*{mend}") as caught:
+        simulator.load(text, arch=arch)
+    assert caught.value.line == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "arch"), [("sm_50", "sm_80"), ("sm_80", "sm_90a"), ("sm_90a", "sm_90a"), ("sm_80, debug", "sm_80")]
+)
+def test_a_target_that_runs_there_is_accepted(target, arch):
+    assert simulator.load(entry("").replace(".target sm_80", f".target {target}"), arch=arch)
 
 
 @pytest.mark.parametrize("path", sorted(DATA.glob("*.ptx")), ids=lambda path: path.stem)
