@@ -72,7 +72,7 @@ def parse(text: str) -> Program:
 def _parse(text: str) -> Program:
     text = text.rstrip("\0 \n") + "\n"
     try:
-        tree = _lark().parse(text)
+        return Module(text).build(_lark().parse(text))
     except UnexpectedToken as error:
         raise _syntax_error(text, error.token, error.accepts or error.expected) from None
     except UnexpectedCharacters as error:
@@ -81,7 +81,6 @@ def _parse(text: str) -> Program:
         raise PtxError("the text ends inside a statement", text.count("\n") + 1, 1) from None
     except RecursionError:
         raise PtxError("nesting is too deep") from None
-    return Module(text).build(tree)
 
 
 _remembered = lru_cache(maxsize=32)(_parse)

@@ -154,6 +154,11 @@ def test_truncated_text_and_recursion_are_refused():
         simulator.load(entry("call mystery, ();", head=".extern .func mystery();"))
 
 
+def test_deep_nesting_is_refused():
+    with pytest.raises(PtxError, match="nesting is too deep"):
+        parse(entry("{" * 5000 + "}" * 5000))
+
+
 def test_forms_without_execution_are_refused_at_load():
     with pytest.raises(PtxError, match="not a form that can be executed"):
         simulator.load(entry("cp.async.cg.shared.global [%r1], [%rd1], 8;"))

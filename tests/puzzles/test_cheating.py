@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from loadsparse.tutorials.judge import check
+from loadsparse.tutorials.judge.ask import Compiled
 from loadsparse.tutorials.judge.shelf import FOLDER, get
 from loadsparse.tutorials.judge.verdict import Verdict
 
@@ -178,6 +179,28 @@ def test_a_kernel_is_judged_by_its_ptx_alone(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     verdict = check.check(3, path)
     assert not verdict.ok
+
+
+HEAD = ".version 8.0\n.target sm_80\n.address_size 64\n"
+PARAMETERS = ", ".join(f".param .u64 p{i}" for i in range(14))
+HOSTILE = {
+    "nothing": "",
+    "no PTX": "hello",
+    "another entry": f"{HEAD}.visible .entry other({PARAMETERS}){{ ret; }}",
+    "other parameters": f"{HEAD}.visible .entry kernel(){{ ret; }}",
+    "a terabyte": f"{HEAD}.global .align 4 .b8 x[1099511627776];\n.visible .entry kernel({PARAMETERS}){{ ret; }}",
+    "nesting": f"{HEAD}.visible .entry kernel({PARAMETERS}){{{'{' * 5000}{'}' * 5000} ret; }}",
+    "an endless loop": f"{HEAD}.visible .entry kernel({PARAMETERS}){{ L: bra L; }}",
+}
+
+
+@pytest.mark.parametrize("ptx", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_ptx_is_a_wrong_answer(ptx: str) -> None:
+    entry = get(3)
+    puzzle = entry.load()
+    problems, score = check.judge(puzzle, entry, Compiled(ptx), check.draw(puzzle, "a:1"), Path("mine.py"))
+    assert problems[0].kind in ("ptx", "launch", "budget")
+    assert score == {}
 
 
 def test_secret_inputs_differ_between_students_and_runs(puzzles: Path) -> None:

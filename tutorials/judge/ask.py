@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ SECONDS = 60.0
 """CPU and wall time of the learner's file, Numba's compilation included."""
 MEMORY = 4 * 2**30
 """Bytes of address space."""
-LARGEST_PTX = 4 * 2**20
+LARGEST_PTX = 2**19
+"""Characters; the largest solution has 17,000."""
 
 Extent = tuple[int, ...]
 
@@ -91,7 +93,7 @@ class Asking:
         """The answer.  Raises Fault: what stopped the file, or why what it left is no answer."""
         code = self._process.wait(self.seconds)
         self._process.__exit__()  # whatever it started ends before anything is read
-        if code is None:
+        if code is None or code == -getattr(signal, "SIGXCPU", 0):
             raise Fault("time", "", f"the file took longer than {self.seconds:g} s")
         if (mistake := self._json("mistake.json")) is not None:
             raise _fault(mistake)
@@ -104,7 +106,7 @@ class Asking:
     def _json(self, name: str) -> dict[str, Any] | None:
         """What the child left, which is not trusted."""
         path = self.folder / name
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > 2 * LARGEST_PTX:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > 4 * LARGEST_PTX:
             return None
         try:
             found = json.loads(path.read_text(encoding="utf-8"))

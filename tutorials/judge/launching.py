@@ -72,7 +72,10 @@ def run(
 
     Raises PtxError and LaunchError.
     """
-    entry = simulator.load(answer.ptx, arch=arch)["kernel"]
+    module = simulator.load(answer.ptx, arch=arch)
+    if "kernel" not in module:
+        raise simulator.LaunchError("the PTX has no entry named kernel")
+    entry = module["kernel"]
     if answer.launches:
         grid, block = answer.launches[trial]
     else:

@@ -14,7 +14,7 @@ HINTS = {
     "constant": "Write a number, or the name of a number that stands outside of the function: indices of mixed tuples, shapes "
     "of shared arrays and some operands must be known when the kernel is compiled.",
     "missing": "Keep the name and the parameters that the puzzle's file began with.",
-    "crash": "Print nothing and guess nothing: run the function yourself on a small example, or use --trace.",
+    "crash": "Run the function yourself on a small example; --trace shows where it stopped.",
     "exit": "Let the function return; do not end its process.",
     "time": "Look for a loop that never ends.",
     "memory": "Look for an array that is far too large.",
@@ -30,7 +30,7 @@ HINTS = {
     "barrier": "Every thread of the block must reach the same barrier: take it out of the `if`.",
     "copy": "After cp_async_commit(), cp_async_wait(0) waits for the copies of this thread; then a barrier shows them to all.",
     "budget": "Look for a loop that never ends: does its variable change?",
-    "ptx": "This instruction is not simulated; solve the puzzle without it.",
+    "ptx": "Solve the puzzle without this instruction: it is not simulated.",
     "launch": "Give (grid, block): how many blocks, and at most 1024 threads in each.",
     "unwritten": "Does every element have a thread that writes it? Count blocks times threads.",
     "overwritten": "Work on a copy: inputs may only be read.",

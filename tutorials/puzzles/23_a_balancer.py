@@ -3,26 +3,26 @@
 import numpy as np
 
 from loadsparse.reference import routing
-from loadsparse.theory import lagrangian, linear_program
+from loadsparse.theory import lagrangian
 from loadsparse.tutorials.judge.puzzle import Puzzle
 
 GAP, UNEVEN = 1e-3, 0.2
 
 
-def optimum(inputs):
-    return linear_program.solve(inputs["scores"], inputs["k"]).value
-
-
 def oracle(scores, k):
     """Optimal prices; any bias that `accepts` accepts is right."""
+    from loadsparse.theory import linear_program  # brings SciPy, which listing the puzzles does not need
+
     return linear_program.solve(scores, k).prices
 
 
 def accepts(inputs, answer):
+    from loadsparse.theory import linear_program
+
     scores, k = inputs["scores"], inputs["k"]
     if not np.isfinite(answer).all():
         return "the bias is not finite"
-    best, reached = optimum(inputs), float(lagrangian.dual(scores, k, answer))
+    best, reached = linear_program.solve(scores, k).value, float(lagrangian.dual(scores, k, answer))
     if reached > best * (1 + GAP):
         return f"D(p) is {reached:.6g}, but {best:.6g} can be reached; at most {GAP:.1%} more is allowed"
     uneven = routing.max_violation(routing.loads(routing.top_k(scores, k, answer), scores.shape[1]))
