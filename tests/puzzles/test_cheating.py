@@ -116,6 +116,14 @@ CHEATS = {
 }
 
 
+@pytest.mark.claim(
+    id="puzzle-cheats",
+    phrase="known ways of cheating at a puzzle do not pass its judge",
+    status="proved",
+    assumption="the ways listed in tests/puzzles/test_cheating.py; no wall against native code run by the same user",
+    function="loadsparse.tutorials.judge.check.check",
+    source="loadsparse, design",
+)
 @pytest.mark.parametrize(("body", "kind", "words"), CHEATS.values(), ids=CHEATS)
 def test_cheating_does_not_pass(body: str, kind: str, words: str, puzzles: Path) -> None:
     verdict = numpy_answer(puzzles, body, seconds=3 if kind == "time" else 60, memory=2**31)

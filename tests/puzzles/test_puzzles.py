@@ -71,6 +71,14 @@ def test_two_wrong_answers_at_least(entry: Entry) -> None:
     assert len(wrong(entry).WRONG) >= 2
 
 
+@pytest.mark.claim(
+    id="puzzle-wrong-answers",
+    phrase="naive wrong answers to every puzzle are refused, with the learner's line and the reason",
+    status="proved",
+    assumption="the answers in tests/puzzles/wrong, two or more to each puzzle",
+    function="loadsparse.tutorials.judge.check.check",
+    source="loadsparse, design",
+)
 @pytest.mark.parametrize(("entry", "kind", "words", "at", "text"), WRONG)
 def test_wrong_answer_is_refused_and_taught(
     entry: Entry, kind: str, words: str, at: str | None, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -83,6 +91,34 @@ def test_wrong_answer_is_refused_and_taught(
     if at is not None:
         assert first.line is not None, str(verdict)
         assert at in text.splitlines()[first.line - 1], str(verdict)
+
+
+OTHERWISE = {
+    "decorated": (1, "from numba import cuda\n\n\n@cuda.jit\ndef kernel(out, a, b):\n    out[0] = b[0] + a[0]\n"),
+    "helpers": (
+        2,
+        "from numba import cuda, float32\n\nTENTH = float32(0.1)\n\n\n@cuda.jit(device=True)\ndef scaled(x):\n"
+        "    return x * TENTH\n\n\ndef kernel(out, a):\n    i = cuda.grid(1)\n    out[i] = scaled(a[i])\n",
+    ),
+    "other names": (3, "from numba import cuda as c\n\n\ndef kernel(y, x):\n    for i in range(c.threadIdx.x, x.size, 32):\n"
+                       "        y[i] = 2 * x[i]\n"),
+    "other launch": (4, "from numba import cuda\n\n\ndef launch(n):\n    return (1 + n // 32,), (32, 1)\n\n\n"
+                        "def kernel(out, a, b, n):\n    i = cuda.grid(1)\n    if i < n:\n        out[i] = a[i] - b[i]\n"),
+    "shuffles down": (9, "from numba import cuda\n\n\ndef kernel(out, a):\n    v = a[cuda.grid(1)]\n"
+                         "    for d in (16, 8, 4, 2, 1):\n        v += cuda.shfl_down_sync(0xFFFFFFFF, v, d)\n"
+                         "    if cuda.laneid == 0:\n        out[cuda.blockIdx.x] = v\n"),
+    "another sort": (19, "import numpy as np\n\n\ndef top_k(s, k):\n    e = np.broadcast_to(np.arange(s.shape[1]), s.shape)\n"
+                         "    return np.lexsort((e, -s))[:, :k].astype(np.int32)\n"),
+    "a list": (21, "def sign_step(bias, loads, rate):\n    mean = sum(loads) / len(loads)\n"
+                   "    return [b - rate * (int(a > mean) - int(a < mean)) for a, b in zip(loads.tolist(), bias.tolist())]\n"),
+}  # fmt: skip
+"""Right answers that are not ours."""
+
+
+@pytest.mark.parametrize(("number", "text"), OTHERWISE.values(), ids=OTHERWISE)
+def test_right_in_another_way(number: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = judged(ENTRIES[number - 1], text, tmp_path, monkeypatch)
+    assert verdict.ok, str(verdict)
 
 
 def test_the_readme_s_puzzle_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
