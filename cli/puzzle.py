@@ -102,8 +102,8 @@ def check(
     trace: Annotated[
         bool, typer.Option("--trace", help="Show all details: tracebacks, further elements, PTX.")
     ] = False,
-    time_limit: Annotated[float, typer.Option(help="Seconds your file may take.", min=0.1)] = 60.0,
-    memory_limit: Annotated[float, typer.Option(help="GB of address space your file may take.", min=0.5)] = 4.0,
+    time_limit: Annotated[float, typer.Option(help="Seconds your file may take.", min=0.1, max=3600)] = 60.0,
+    memory_limit: Annotated[float, typer.Option(help="GB of address space your file may take.", min=1, max=1024)] = 4.0,
     folder: From = None,
     as_json: Json = False,
     plain: Plain = False,

@@ -65,13 +65,24 @@ def test_json_is_what_the_readme_says(run, tmp_path: Path) -> None:  # type: ign
         (("start", "nothing"), "no puzzle 'nothing'"),
         (("list", "--from", "."), "holds no puzzles"),
         (("check", "1", "missing.py"), "missing.py: no such file"),
+        (("check", "1", "--memory-limit", "inf"), "--memory-limit"),
+        (("check", "1", "--time-limit", "nan"), "--time-limit"),
     ],
 )
-def test_refusals_are_one_line(run, words: tuple[str, ...], message: str) -> None:  # type: ignore[no-untyped-def]
-    found = run(*words)
-    assert found.exit_code == 2
+def test_refusals_are_one_line(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "loadsparse.cli.main", "puzzle", *words]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
     assert message in found.stderr
     assert found.stderr.count("\n") == 1
+
+
+def test_a_file_that_is_no_text(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for data in (b"\xff\xfe\x00", b"x = 1\x00"):
+        (tmp_path / "mine.py").write_bytes(data)
+        found = run("check", "1", "mine.py", "--plain")
+        assert found.exit_code == 1
+        assert "no UTF-8 text" in found.stdout
 
 
 def test_trace_shows_the_rest(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -34,7 +34,7 @@ class Fault(Exception):
 def problem(fault: Fault, own: Mapping[str, str]) -> Problem:
     """The fault in one sentence with one hint; `own` are the puzzle's hints."""
     kind, sentence, better = _explain(fault)
-    details = tuple(fault.trace.splitlines()) or (fault.message,)
+    details = tuple(fault.trace.splitlines())
     return Problem(kind, sentence, better or hint(kind, dict(own)), fault.line, details=details)
 
 
@@ -54,6 +54,8 @@ def _explain(fault: Fault) -> tuple[str, str, str]:
             return "launch", f"launch returned {text}, which is no (grid, block)", ""
         case str():
             return fault.kind, text, ""
+    if fault.error == "UnicodeDecodeError" or "null bytes" in text:
+        return "syntax", "the file is no UTF-8 text", "Save it as UTF-8."
     if fault.error in ("SyntaxError", "IndentationError", "TabError"):
         return "syntax", f"Python cannot read this line: {re.sub(r' [(].*', '', text)}", ""
     if fault.error == "Forbidden":
