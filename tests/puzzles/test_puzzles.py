@@ -164,6 +164,23 @@ def test_a_teacher_s_mistake_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_conflicts_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column of a 32-wide tile lies in one bank, a column of an 8-wide one in four."""
+    text = solution(ENTRIES[9])
+    for width, lanes, free, wavefronts in ((32, 32, 31, 32), (40, 8, 28, 8)):
+        changed = text.replace("(32, 33)", f"(32, {width})")
+        (problem,) = judged(ENTRIES[9], changed, tmp_path, monkeypatch).problems
+        assert problem.kind == "conflicts"
+        assert f"one warp, {wavefronts} wavefronts" in problem.picture[0]
+        assert f"serves {lanes} lanes, one after another; {free} banks have nothing to do" in problem.picture[-1]
+        columns = [row.split("|")[1] for row in problem.picture if "|" in row]
+        assert {row.count("#") for row in columns} == {32 - free}
+        assert len(problem.details) == 32 - free
+        assert sorted(int(lane) for row in problem.details for lane in row.split("lanes ")[1].split()) == list(
+            range(32)
+        )
+
+
 def test_no_solution_in_the_wheel() -> None:
     assert HERE not in FOLDER.parents
     assert not list(FOLDER.rglob("*solution*"))

@@ -6,7 +6,7 @@ WRONG = [
         "unwritten",
         "31 of 32 elements were never written; the first is out[1]",
         None,
-        f"{HEAD}    out[0] = a[0] * float32(0.1)\n",
+        f"{HEAD}    if i == 0:\n        out[0] = a[0] * float32(0.1)\n",
     ),
     ("name", "Did you mean `threadIdx`?", "threadidx", HEAD.replace("threadIdx", "threadidx") + "    out[i] = a[i]\n"),
     ("name", "Did you mean `i`?", "a[ii]", f"{HEAD}    out[i] = a[ii] * float32(0.1)\n"),

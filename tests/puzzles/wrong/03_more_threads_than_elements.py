@@ -10,5 +10,5 @@ WRONG = [
         f"{HEAD}    if i < a.shape[0] - 1:\n        out[i] = a[i] + a[i]\n",
     ),
     ("unwritten", "out[20]", None, f"{HEAD}    if i < 20 and i < a.shape[0]:\n        out[i] = a[i] + a[i]\n"),
-    ("budget", "never ends", None, f"{HEAD}    while i < 99:\n        out[0] = a[0]\n"),
+    ("budget", "never ends", None, f"{HEAD}    while i < a.shape[0]:\n        out[i] = a[i]\n"),
 ]

@@ -8,7 +8,7 @@ WRONG = [
     ("unwritten", "round up", None, edit(("-(-n // 128)", "max(n // 128, 1)"))),
     ("bounds", "guard the access", "out[i]", edit(("    if i < n:\n        out", "    out"))),
     ("wrong", "expected", None, edit(("a[i] - b[i]", "b[i] - a[i]"))),
-    ("unwritten", "out[128]", None, edit(("cuda.grid(1)", "cuda.threadIdx.x"))),
+    ("unwritten", "out[128]", None, edit(("if i < n", "if i < 128 and i < n"))),
     ("launch", "at most 1024", None, edit(("return -(-n // 128), 128", "return 1, n"))),
     ("launch", "which is no (grid, block)", None, edit(("return -(-n // 128), 128", "return -(-n // 128)"))),
     ("placeholder", "still here", "return ...", edit(("return -(-n // 128), 128", "return ..."))),

@@ -8,7 +8,7 @@ WRONG = [
     ("race", "barrier at the end of every step", "shared[t + distance]", edit(("        cuda.syncthreads()\n", ""))),
     ("bounds", "of `a`", "a[i]", edit((" if i < a.shape[0] else float32(0)", ""))),
     ("wrong", "expected", None, edit(("distance > 0", "distance > 1"))),
-    ("unwritten", "out[1]", None, edit(("out[cuda.blockIdx.x]", "out[0]"))),
+    ("unwritten", "out[1]", None, edit(("if t == 0:", "if i == 0:"))),
     (
         "costly",
         "halve the distance",

@@ -24,5 +24,5 @@ WRONG = [
         "    if lane == 0:\n        total = float32(0)\n        for j in range(32):\n            total += shared[j]\n"
         "        out[cuda.blockIdx.x] = total\n",
     ),
-    ("unwritten", "out[1]", None, edit(("out[cuda.blockIdx.x]", "out[0]"))),
+    ("unwritten", "out[1]", None, edit(("if lane == 0:", "if i == 0:"))),
 ]
