@@ -57,13 +57,19 @@ def test_every_command_is_accounted_for() -> None:
     assert all(line.startswith(("loadsparse ", "make ", "source ")) for line in COMMANDS)
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if bare(line) not in ELSEWHERE], ids=bare)
-def test_command_runs_as_written(line: str, tmp_path: Path) -> None:
-    """In an empty folder, as typed, with nothing of this process but its interpreter on the path."""
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of somebody who has just installed: an empty home, no caches, nothing of this process but its path."""
+    home = str(tmp_path_factory.mktemp("home"))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        line, shell=True, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PATH": path}
-    )
+    system = {key: os.environ[key] for key in ("SYSTEMROOT", "TEMP", "TMPDIR", "LANG") if key in os.environ}
+    return {**system, "PATH": path, "HOME": home, "USERPROFILE": home, "LOCALAPPDATA": home}
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if bare(line) not in ELSEWHERE], ids=bare)
+def test_command_runs_as_written(line: str, newcomer: dict[str, str], tmp_path: Path) -> None:
+    """As typed, in an empty folder."""
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, env=newcomer, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
     assert "Traceback" not in done.stderr

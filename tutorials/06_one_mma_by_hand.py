@@ -215,5 +215,5 @@ assert (36864 // 16) * (9216 // 16) == 1_327_104
 # %% [markdown]
 # ## Summary
 #
-# A [fragment](glossary.md#fragment) layout is a bijection of bits: lane and register on one side, row and column on the other. The sum is one aligned, truncated addition per block, and the block and the cut depend on the generation. With both known, a kernel's result can be predicted in every bit. Next: a warp's view of the same thing, and then the whole kernel; see the
-# [course map](README.md).
+# A [fragment](glossary.md#fragment) layout is a bijection of bits: lane and register on one side, row and column on the other. The sum is one aligned, truncated addition per block, and the block and the cut depend on the generation. With both known, a kernel's result can be predicted in every bit. Next: [a warp's view](07_a_warps_view.ipynb), how
+# 32 lanes fetch these fragments from [shared memory](glossary.md#shared-memory).
