@@ -184,7 +184,7 @@ show(
 assert sectors == [4, 8, 16, 32, 32]
 
 # %% [markdown]
-# These counts are exact. What they cost in *time* no simulator can tell: see [what a simulator cannot tell you](13_what_a_simulator_cannot_tell_you.ipynb).
+# These counts are exact. What they cost in *time* no simulator can tell: see [what a simulator cannot tell you](22_what_a_simulator_cannot_tell_you.ipynb).
 #
 # ## Exercises
 #

@@ -406,4 +406,4 @@ assert not explore_launch(kernel, 1, 256, values, np.zeros(8, np.int32), count=8
 # ## Summary
 #
 # A hazard names the line; the mend is usually one line as well. Races, missing waits and lock-step assumptions give right results in the order you happen to see: let a checker watch every access, and run other legal orders. The same from
-# the command line: `loadsparse profile mine.cu:kernel --grid 1 --block 64 --arg 'f32[64]' --explore 8 --html report.html`. Next: [what a simulator cannot tell you](13_what_a_simulator_cannot_tell_you.ipynb).
+# the command line: `loadsparse profile mine.cu:kernel --grid 1 --block 64 --arg 'f32[64]' --explore 8 --html report.html`. Next: [beat it](10_beat_it.ipynb).

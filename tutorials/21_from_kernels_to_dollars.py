@@ -242,4 +242,4 @@ assert round(regimes.regime(16, 1, None).seconds / favourites, 1) == 3.6
 # ## Summary
 #
 # Tokens per second follow from kernels, cache, calls and exchange; batches follow from memory. Flash-LLM's 3.6x is 1.4x speed and the rest capacity. For experts, balance is a matter of regime: it hurts where bytes of
-# activated experts are the time, and pays where the busiest GPU is. Next: the experts' door, [an MoE layer in thirty lines](28_an_moe_layer_in_thirty_lines.ipynb), or the last chapter, [sparse experts on sparse weights](40_sparse_experts_on_sparse_weights.ipynb).
+# activated experts are the time, and pays where the busiest GPU is. Next: [what a simulator cannot tell you](22_what_a_simulator_cannot_tell_you.ipynb), which ends this door.

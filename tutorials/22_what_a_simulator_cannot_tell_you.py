@@ -231,4 +231,4 @@ assert ticks.tolist() == [3] * 32
 # %% [markdown]
 # ## Summary
 #
-# Counted, compiled, derived, modelled: four kinds of knowledge, and none of them is a time. A green report is about the inputs and orders that were run. Use it to be right, and to know where to look; then measure. Next: [where the time goes](20_where_the_time_goes.ipynb), a model that says how long, and how well it agrees with measurements.
+# Counted, compiled, derived, modelled: four kinds of knowledge, and none of them is a time. A green report is about the inputs and orders that were run. Use it to be right, and to know where to look; then measure. Next: the other door, [an MoE layer in thirty lines](28_an_moe_layer_in_thirty_lines.ipynb), or the last chapter, [sparse experts on sparse weights](40_sparse_experts_on_sparse_weights.ipynb).
