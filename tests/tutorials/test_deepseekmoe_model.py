@@ -41,6 +41,14 @@ def to_reference(block: model.Weights, k: int) -> moe.Layer:
     return moe.Layer(np.asarray(block["router"]), experts(block["shared"]), experts(block["routed"]), k)
 
 
+@pytest.mark.claim(
+    id="moe-training-layer",
+    source="ours",
+    phrase="the trainer's MoE layer equals reference/moe.py: outputs, choices, loads and the gradient of every weight",
+    assumption="in float64, up to the rounding of sums in another order",
+    function="deepseekmoe.model.moe",
+    status="proved",
+)
 # one row per block; blocks that no expert fills; K = 1; every expert chosen
 @pytest.mark.parametrize(("experts", "k", "shared", "rows"), [(8, 3, 2, 4), (5, 1, 1, 1), (3, 3, 1, 64)])
 def test_a_layer_equals_the_oracle(experts: int, k: int, shared: int, rows: int) -> None:

@@ -80,6 +80,15 @@ def markdown(log: results.Record) -> str:
     return "\n".join(lines)
 
 
+def trend_table(log: results.Record) -> str:
+    """Published trends beside what this log says, one row each."""
+    lines = ["| published | here | difference | verdict |", "|---" * 4 + "|"]
+    lines += [
+        f"| {trend.published} | {trend.difference} | {trend.here} | {trend.verdict} |" for trend in results.trends(log)
+    ]
+    return "\n".join(lines)
+
+
 def replace(path: Path, content: bytes) -> None:
     """Write beside the place and rename."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -141,6 +150,7 @@ def command(
         log = collect(store, settings(list(arms(run.Setting().config.k)), seeds))
         replace(folder / "log.json", to_text(log, "runs").encode())
         into(folder / "README.md", "results", markdown(log))
+        into(folder / "README.md", "trends", trend_table(log))
         plots(log, folder)
     except ValueError as error:
         raise fail(str(error)) from None

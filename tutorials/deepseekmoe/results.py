@@ -113,9 +113,11 @@ def figures(log: Record) -> dict[str, Callable[[Record], float]]:
 
     columns: dict[str, Callable[[Record], float]] = {"bits/byte": lambda run: run["validation"][-1]}
     for layer in range(layers):
-        columns[f"MaxVio global, layer {layer + 1}"] = lambda run, at=layer: run["validation_max_violation"][-1][at]
-    for layer in range(layers):
         columns[f"MaxVio batch, layer {layer + 1}"] = late_violation(layer)
+    for layer in range(layers):
+        columns[f"MaxVio pooled, layer {layer + 1}"] = lambda run, at=layer: run["pooled_max_violation"][at]
+    for layer in range(layers):
+        columns[f"MaxVio held out, layer {layer + 1}"] = lambda run, at=layer: run["validation_max_violation"][-1][at]
     return columns | {
         "dual gap": gap,
         "D falls (D2)": lambda run: mean_of(table(run, "falls")),
@@ -135,3 +137,59 @@ def summary(log: Record) -> dict[str, dict[str, Interval]]:
         name: {title: interval([figure(run) for run in runs]) for title, figure in columns.items()}
         for name, runs in by_arm(log).items()
     }
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A published trend as a difference that should be negative, and what it is here (paired by seed, 95% interval)."""
+
+    published: str
+    difference: str
+    here: Interval
+
+    @property
+    def verdict(self) -> str:
+        """Whether the interval over seeds lies on the published side of 0."""
+        if math.isnan(self.here.half):
+            return "not measured"
+        if abs(self.here.mean) <= self.here.half:
+            return "not resolved"
+        return "appears" if self.here.mean < 0 else "the opposite"
+
+
+# published trend, figure, smaller in this arm than in that one
+TRENDS = (
+    ("loss-free balances better than the loss: 0.04 against 0.72", "MaxVio pooled", "sign 1e-3", "loss 1e-3"),
+    ("the same, on held-out text", "MaxVio held out", "sign 1e-3", "loss 1e-3"),
+    ("the same, against ten times the loss", "MaxVio pooled", "sign 1e-3", "loss 1e-2"),
+    ("and costs less: perplexity 9.50 against 9.56", "bits/byte", "sign 1e-3", "loss 1e-3"),
+    ("the same, against ten times the loss", "bits/byte", "sign 1e-3", "loss 1e-2"),
+    ("u = 1e-4 is slow: more imbalance in the first half", "MaxVio batch, first half", "sign 1e-3", "sign 1e-4"),
+    ("u = 1e-2 fluctuates late", "MaxVio pooled", "sign 1e-3", "sign 1e-2"),
+    ("u = 1e-2 is no better for the text: 9.50 against 9.51", "bits/byte", "sign 1e-3", "sign 1e-2"),
+    ("u/n with a small u cannot travel", "MaxVio pooled", "sign 1e-3", "sign 1e-3/n"),
+    (
+        "the proportional rule balances a little better: 0.028 to 0.040 against 0.044",
+        "MaxVio pooled",
+        "proportional 1e-2",
+        "sign 1e-3",
+    ),
+    ("no balancing costs quality", "bits/byte", "sign 1e-3", "none"),
+)
+
+
+def trends(log: Record) -> list[Trend]:
+    """The published trends beside this log; figures are means over layers."""
+    runs = {(run["arm"], run["seed"]): run for run in log["runs"]}
+    of: dict[str, Callable[[Record], float]] = {
+        "bits/byte": lambda run: run["validation"][-1],
+        "MaxVio pooled": lambda run: float(np.mean(run["pooled_max_violation"])),
+        "MaxVio held out": lambda run: float(np.mean(run["validation_max_violation"][-1])),
+        "MaxVio batch, first half": lambda run: float(np.mean(run["max_violation"][: len(run["max_violation"]) // 2])),
+    }
+    found = []
+    for published, figure, less, more in TRENDS:
+        seeds = [seed for arm, seed in runs if arm == less and (more, seed) in runs]
+        here = interval([of[figure](runs[less, seed]) - of[figure](runs[more, seed]) for seed in seeds])
+        found.append(Trend(published, f"{figure}: {less} minus {more}", here))
+    return found

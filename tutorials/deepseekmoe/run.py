@@ -153,6 +153,19 @@ def evaluate(weights: Any, biases: np.ndarray, text: data.Bytes, sequences: int,
     return bits, loads
 
 
+def scores_file(path: Path, shape: tuple[int, ...], fresh: bool) -> np.ndarray:
+    """The logged scores float32 [logs, layers, T, E], mapped from a file; ValueError where a resumed run's do not fit."""
+    if fresh:
+        return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    try:
+        found = np.lib.format.open_memmap(path, mode="r+")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not the record of this run ({error}): remove its folder to start anew") from None
+    if found.shape != shape or found.dtype != np.float32:
+        raise ValueError(f"{path} belongs to another setting: remove its folder to start anew")
+    return found
+
+
 def run(
     setting: Setting, folder: Path, checkpoint_every: int = 50, corpus: data.Corpus | None = None
 ) -> tuple[Progress, np.ndarray]:
@@ -169,11 +182,7 @@ def run(
     train, look = compiled(config, setting.steps, setting.rate)
     place.parent.mkdir(parents=True, exist_ok=True)
     shape = (len(now.measured), config.layers, setting.sequences * config.sequence, config.routed)
-    kept = place.with_name("scores.npy")
-    mode = "r+" if kept.exists() else "w+"
-    logged = np.lib.format.open_memmap(kept, mode=mode, dtype=np.float32, shape=None if mode == "r+" else shape)
-    if logged.shape != shape:
-        raise ValueError(f"{kept} belongs to another setting: remove it to start anew")
+    logged = scores_file(place.with_name("scores.npy"), shape, fresh=now.step == 0)
     alpha, since = jnp.float32(arm.alpha), time.process_time()
     for step in range(now.step, setting.steps):
         batch = jnp.asarray(text.batch(setting.seed, step, setting.sequences, config.sequence))
@@ -224,6 +233,7 @@ def summary(task: dict[str, Any], folder: str) -> dict[str, Any]:
         "bits": rounded(means),
         "max_violation": rounded(violations),
         "validation": rounded(now.validation.tolist()),
+        "pooled_max_violation": rounded(measure.max_violations(now.loads[3 * setting.steps // 4 :].sum(axis=0, dtype=np.int64)).tolist()),
         "validation_max_violation": rounded(measure.max_violations(now.validation_loads).tolist()),
         "measured": {
             name: rounded(now.measured[:, :, i].tolist(), 6) for i, name in enumerate(measure.FIELDS)

@@ -5,23 +5,28 @@ Finished runs are small JSON files in the store, unfinished ones checkpoints bes
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from loadsparse.cli.console import fail, progress
+from loadsparse.reference import weights
 from loadsparse.theory import experiment
 
 from . import data, model, run
 from .arms import arms
 
 HERE = Path(__file__).parent
-STORE = HERE / "runs"
+STORE = weights.cache_folder() / "deepseekmoe"
 TINY = {"steps": 20, "sequences": 4, "log_every": 5, "evaluate_every": 10, "windows": 8, "model": model.TINY.to_dict()}
 
 
@@ -40,16 +45,37 @@ def executor(text: str, workers: int | None) -> experiment.Executor:
     return experiment.Dask(text)
 
 
-def train(
-    wanted: list[run.Setting],
-    store: Path,
-    runner: experiment.Executor,
-    update: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> list[dict[str, Any]]:
-    """The records of all settings, in their order; update(what, done, total) counts finished runs."""
-    tasks = [run.to_task(setting) for setting in wanted]
+def steps_done(wanted: list[run.Setting], store: Path) -> int:
+    """Steps in the checkpoints of all settings; one that cannot be read counts as none."""
+    done, unreadable = 0, (OSError, ValueError, KeyError, zipfile.BadZipFile)
+    for setting in wanted:
+        with contextlib.suppress(*unreadable), (store / setting.name / "checkpoint.npz").open("rb") as file:
+            done += int(np.load(file, allow_pickle=False)["step"])
+    return done
+
+
+@contextlib.contextmanager
+def watched(wanted: list[run.Setting], store: Path, update: Callable[[str, int, int], None]) -> Iterator[None]:
+    """Call update("steps", done, all) every second: what the workers have written says how far they are."""
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(1.0):
+            update("steps", steps_done(wanted, store), sum(setting.steps for setting in wanted))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def train(wanted: list[run.Setting], store: Path, runner: experiment.Executor) -> list[dict[str, Any]]:
+    """The records of all settings, in their order."""
     work = partial(run.summary, folder=str(store.resolve()))
-    return experiment.run_all(work, tasks, runner, store, lambda done, total: update("runs", done, total))
+    return experiment.run_all(work, [run.to_task(setting) for setting in wanted], runner, store)
 
 
 app = typer.Typer(add_completion=False)
@@ -73,8 +99,8 @@ def command(
         runner = executor(executor_, workers)
         names = arm or list(arms(run.Setting().config.k))
         wanted = settings(names, seeds, tiny, **({} if steps is None else {"steps": steps}))
-        with progress("runs", quiet=False) as update:
-            train(wanted, store, runner, update)
+        with progress("steps", quiet=False) as update, watched(wanted, store, update):
+            train(wanted, store, runner)
     except (ValueError, RuntimeError) as error:
         raise fail(str(error)) from None
     except OSError as error:
