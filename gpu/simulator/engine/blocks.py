@@ -62,6 +62,11 @@ def is_barrier(instruction: Instruction) -> bool:
     return instruction.name in ("bar", "barrier") and not is_warp_sync(instruction)
 
 
+def is_loose_barrier(instruction: Instruction) -> bool:
+    """`barrier.sync`, at which the lanes of a warp may arrive one after the other."""
+    return instruction.name == "barrier" and not is_warp_sync(instruction) and "aligned" not in instruction.modifiers
+
+
 def is_masked_sync(instruction: Instruction) -> bool:
     """A `.sync` instruction with a member mask."""
     return (instruction.name in MASKED_SYNC and "sync" in instruction.modifiers) or is_warp_sync(instruction)
@@ -77,7 +82,7 @@ def is_aligned(instruction: Instruction) -> bool:
 
 
 def is_rendezvous(instruction: Instruction) -> bool:
-    return is_aligned(instruction) or is_masked_sync(instruction) or instruction.name == "barrier"
+    return is_aligned(instruction) or is_masked_sync(instruction)
 
 
 def names_everyone(instruction: Instruction) -> bool:
@@ -192,7 +197,7 @@ def analyse(kernel: Kernel) -> Flow:
                 coarse.update(branch_labels(kernel, instruction))
         if suspends(instruction):
             coarse.add(index + 1)
-        if is_rendezvous(instruction):
+        if is_rendezvous(instruction) or is_loose_barrier(instruction):
             fine.update((index, index + 1))
         if is_masked_sync(instruction) and not names_everyone(instruction):
             coarse.update((index, index + 1))

@@ -59,21 +59,44 @@ def _integer_to_float(x: Lowering, instruction: Instruction, value: str, source:
     kind = "sitofp" if source.startswith("s") else "uitofp"
     element = f"i{WIDTH[source]}"
     rounding = next((m for m in instruction.modifiers if m in ("rn", "rz", "rm", "rp")), "rn")
-    if target == "f64":
-        if WIDTH[source] == 64 and rounding != "rn":
-            raise refuse(instruction, "directed rounding")
-        return algebra.narrow(algebra.cast(kind, value, element, "double"), "double")
-    if WIDTH[source] == 64:
-        if rounding != "rn" or target != "f32":
-            raise refuse(instruction, "directed rounding")
-        return algebra.narrow(algebra.cast(kind, value, element, "float"), "float")
-    exact = algebra.cast(kind, value, element, "double")
-    if rounding != "rn":
-        if target != "f32":
-            raise refuse(instruction, "directed rounding")
-        return algebra.narrow(algebra.directed(exact, rounding), "float")
-    bits = algebra.narrow(exact, "double")
+    if WIDTH[source] < 64 or (target == "f64" and rounding == "rn"):
+        exact = algebra.cast(kind, value, element, "double")
+    else:
+        exact = _wide_to_double(algebra, value, source, rounding if target == "f64" else "odd")
+    if rounding == "rn" or target == "f64":
+        bits = algebra.narrow(exact, "double")
+    elif target == "f32":
+        bits = algebra.narrow(algebra.directed(exact, rounding), "float")
+    else:
+        bits = _directed_half(algebra, exact, "double", rounding)
     return _saturated(algebra, instruction, bits)
+
+
+def _wide_to_double(algebra: Floats, value: str, source: str, rounding: str) -> str:
+    """64-bit integers as doubles, rounded toward zero, down, up, or to odd (which any narrower rounding takes as exact)."""
+    code, v = algebra.code, vec("i64")
+    negative, size = splat("i1", 0), value
+    if source.startswith("s"):
+        negative = algebra.compare("slt", "i64", value, splat("i64", 0))
+        size = code.intrinsic("llvm.abs.v32i64", v, (v, value), ("i1", "false"))
+    near = algebra.cast("uitofp", size, "i64", "double")
+    whole = code.intrinsic("llvm.fptoui.sat.v32i64.v32f64", v, (vec("double"), near))
+    beyond = algebra.compare("ugt", "i64", whole, size)
+    top = algebra.compare("oeq", "double", near, "splat (double 0x43F0000000000000)")  # 2^64, which no integer reaches
+    beyond = algebra.operate("or", "i1", beyond, top)
+    bits = algebra.cast("bitcast", near, "double", "i64")
+    bits = algebra.operate("sub", "i64", bits, code.v(f"zext {vec('i1')} {beyond} to {v}"))
+    below = algebra.cast("bitcast", bits, "i64", "double")
+    whole = code.intrinsic("llvm.fptoui.sat.v32i64.v32f64", v, (vec("double"), below))
+    lost = algebra.compare("ne", "i64", whole, size)
+    if rounding == "odd":
+        bits = algebra.operate("or", "i64", bits, code.v(f"zext {vec('i1')} {lost} to {v}"))
+    elif rounding != "rz":
+        away = negative if rounding == "rm" else algebra.operate("xor", "i1", negative, splat("i1", 1))
+        away = algebra.operate("and", "i1", away, lost)
+        bits = algebra.operate("add", "i64", bits, code.v(f"zext {vec('i1')} {away} to {v}"))
+    sign = code.op("shl", v, code.v(f"zext {vec('i1')} {negative} to {v}"), splat("i64", 63))
+    return algebra.cast("bitcast", algebra.operate("or", "i64", bits, sign), "i64", "double")
 
 
 def _saturated(algebra: Floats, instruction: Instruction, bits: str) -> str:

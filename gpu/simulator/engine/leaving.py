@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import layout, memory, runtime, warps
-from loadsparse.gpu.simulator.engine.blocks import Block, Flow, branch_labels, is_aligned
+from loadsparse.gpu.simulator.engine.blocks import Block, Flow, branch_labels, is_aligned, is_barrier, is_loose_barrier
 from loadsparse.gpu.simulator.engine.ir import FULL, Code, splat, vec
 from loadsparse.gpu.simulator.engine.lowering import Frame, Lowering, refuse
 from loadsparse.gpu.simulator.program import Instruction, Kernel
@@ -219,10 +219,21 @@ class Leaving:
     def _exit(self, lowering: Lowering, block: Block, instruction: Instruction, mask: str) -> None:
         self.guarded(lowering, instruction)
         leaving = lowering.mask
-        self.exit_lanes(leaving)
         if instruction.guard is not None:
             self.store_pc(mask, splat("i32", block.number + 1))
-        self.code.goto("dispatch")
+        arrived = self.exit_lanes(leaving)
+        if any(is_loose_barrier(i) for i in self.kernel.instructions):
+            self.hold_or_dispatch(arrived)
+        else:
+            self.code.goto("dispatch")
+
+    def hold_or_dispatch(self, waiting: str) -> None:
+        """Gives up the turn if the warp waits at a barrier now."""
+        code = self.code
+        hold = code.fresh("hold")
+        code.branch(code.v(f"icmp ne i64 {waiting}, 0"), hold, "dispatch")
+        code.start(hold)
+        code.close(f"ret i64 {layout.WAITS}")
 
     def _trap(self, lowering: Lowering, block: Block, instruction: Instruction, mask: str) -> None:
         code = self.code
@@ -281,11 +292,12 @@ class Leaving:
             code.label(done)
         code.goto("dispatch")
 
-    def exit_lanes(self, leaving: str) -> None:
+    def exit_lanes(self, leaving: str) -> str:
+        """Returns 1 if the rest of the warp waits at a barrier."""
         wide = self.code.v(f"zext i32 {leaving} to i64")
-        self.call_runtime("exit_lanes", "%Bi", "%Wi", wide, self.frame.granule, memory.check_bits(self.frame))
+        return self.call_runtime("exit_lanes", "%Bi", "%Wi", wide, self.frame.granule, memory.check_bits(self.frame))
 
 
 def is_barrier_like(instruction: Instruction) -> bool:
     """Instructions after which a warp may be suspended; they end a coarse block."""
-    return (is_aligned(instruction) and instruction.name in ("bar", "barrier")) or instruction.name == "nanosleep"
+    return is_barrier(instruction) or instruction.name == "nanosleep"

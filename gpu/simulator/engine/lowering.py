@@ -27,9 +27,13 @@ from loadsparse.gpu.simulator.program import (
     Variable,
     Vector,
 )
-from loadsparse.gpu.simulator.request import ALLOCATION_BITS, CONSTANT, LOCAL, PARAM, SHARED, Checks
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, CONSTANT, GRID_WORKSPACE, LOCAL, PARAM, SHARED, Checks
 
 WINDOW = {"shared": SHARED, "local": LOCAL, "const": CONSTANT, "global": CONSTANT, "param": PARAM}
+
+
+CLOCKS = frozenset({"clock", "clock64", "clock_hi", "globaltimer", "globaltimer_lo", "globaltimer_hi"})
+"""Special registers that count the warp's own instructions."""
 
 
 class Unsupported(NotImplementedError):
@@ -78,6 +82,9 @@ class Frame:
     has_copies: bool = False
     orders_by_atomics: bool = False
     """Fences, acquire or release occur."""
+    reads_clock: bool = False
+    counted_to: int = 0
+    """The instruction before which W_STEPPED has been brought up to date."""
     is_entry: bool = True
     param_bytes: int = 0
     index: int = 0
@@ -222,6 +229,14 @@ class Lowering:
             return splat("i32", 0), "i32"
         if name == "nsmid":
             return splat("i32", 1), "i32"
+        if name in CLOCKS:
+            now = code.load("i64", "%W", layout.W_STEPPED, 8)
+            now = code.v(f"sub i64 {now}, {self.frame.counted_to - self.frame.index - 1}")
+            now = code.v(f"lshr i64 {now}, 32") if name.endswith("_hi") else now
+            return code.broadcast("i64", now), "i64"
+        if name.startswith("envreg"):
+            workspace = GRID_WORKSPACE << ALLOCATION_BITS
+            return splat("i32", {"1": workspace >> 32, "2": workspace & 0xFFFFFFFF}.get(name[6:], 0)), "i32"
         if name in ("dynamic_smem_size", "total_smem_size"):
             offset = layout.B_DYNAMIC_SHARED if name == "dynamic_smem_size" else layout.B_SHARED_BYTES
             return code.broadcast("i32", code.load("i32", "%B", offset, 8)), "i32"

@@ -26,14 +26,19 @@ _FLOAT = {"eq": "oeq", "ne": "one", "lt": "olt", "le": "ole", "gt": "ogt", "ge":
           "ltu": "ult", "leu": "ule", "gtu": "ugt", "geu": "uge", "num": "ord", "nan": "uno"}  # fmt: skip
 
 
+_TRUE = {"f16": 0x3C00, "bf16": 0x3F80, "f32": 0x3F800000}
+"""What `set` writes for true as a float."""
+
+
 def _compare(x: Lowering, instruction: Instruction, type_: str, how: str) -> str:
-    """<32 x i1> of ``a how b``."""
+    """<32 x i1> of ``a how b``; of packed pairs <64 x i1>, the lower half first."""
     first, second = instruction.operands[1:3]
     a, b = x.get(first, type_), x.get(second, type_)
     if type_.startswith(("f", "bf")):
-        if type_.endswith("x2"):
-            raise refuse(instruction)
-        algebra = fp.Floats(x.code, type_, 32)
+        count = 64 if type_.endswith("x2") else 32
+        if count == 64:
+            a, b = (x.code.v(f"bitcast {vec('i32')} {value} to <64 x i16>") for value in (a, b))
+        algebra = fp.Floats(x.code, type_.removesuffix("x2"), count)
         if "ftz" in instruction.modifiers:
             if type_ != "f32":
                 raise refuse(instruction, "ftz of half precision")
@@ -49,7 +54,10 @@ def _compare(x: Lowering, instruction: Instruction, type_: str, how: str) -> str
 
 @lowers("setp", "set")
 def compare(x: Lowering, instruction: Instruction) -> None:
-    """setp d|q, a, b, c: d = (a cmp b) boolop c, q = !(a cmp b) boolop c; set writes all ones or 1.0."""
+    """setp d|q, a, b, c: d = (a cmp b) boolop c, q = !(a cmp b) boolop c; set writes all ones or 1.0.
+
+    Of packed pairs, d is about the lower halves and q about the upper ones; set writes both halves.
+    """
     code, modifiers, operands = x.code, instruction.modifiers, instruction.operands
     how = modifiers[0]
     flags = _compare(x, instruction, modifiers[-1], how)
@@ -57,7 +65,12 @@ def compare(x: Lowering, instruction: Instruction) -> None:
     defined = x.defined_of(*operands[1:])
     one = vec("i1")
     results = [flags]
-    if second is not None:
+    if modifiers[-1].endswith("x2"):
+        halves = (", ".join(f"i32 {2 * lane + half}" for lane in range(32)) for half in (0, 1))
+        results = [
+            code.v(f"shufflevector <64 x i1> {flags}, <64 x i1> poison, <32 x i32> <{order}>") for order in halves
+        ]
+    elif second is not None:
         results.append(code.op("xor", one, flags, splat("i1", 1)))
     if len(operands) > 3:
         boolean = next(m for m in modifiers[1:] if m in ("and", "or", "xor"))
@@ -65,13 +78,13 @@ def compare(x: Lowering, instruction: Instruction) -> None:
         results = [code.op(boolean, one, value, third) for value in results]
     if instruction.name == "set":
         type_ = modifiers[-2]
-        if type_ == "f32":
-            value = code.select(results[0], "i32", splat("i32", 0x3F800000), splat("i32", 0))
-        elif type_ in ("u32", "s32", "b32"):
-            value = code.v(f"sext {one} {results[0]} to {vec('i32')}")
-        else:
-            raise refuse(instruction)
-        return x.put_operand(first, value, "i32", defined)
+        width = 16 if modifiers[-1].endswith("x2") else WIDTH[type_]
+        element = f"i{width}"
+        true = _TRUE.get(type_.removesuffix("x2"), 2**width - 1)
+        values = [code.select(flag, element, splat(element, true), splat(element, 0)) for flag in results]
+        if len(values) == 2:
+            return x.put_operand(first, x.pack(values, width), "i32", defined)
+        return x.put_operand(first, values[0], element, defined)
     for target, value in zip((first, second), results, strict=False):
         x.put_operand(target, value, "i1", defined)
     return None

@@ -61,6 +61,8 @@ def start_block(B: int, linear: int, clear_bytes: int) -> int:
         lanes = threads - 32 * index
         store32(W + L.W_LIVE, (1 << lanes) - 1 if lanes < 32 else -1)
         store32(W + L.W_WAITING, 0)
+        store64(W + L.W_BARRED, 0)
+        store64(W + L.W_STEPPED, 0)
         store64(W + L.W_STATUS, L.READY)
         fill(W + L.W_REGISTERS, 0, clear_bytes)
     store64(B + L.B_LIVE_WARPS, count)
@@ -234,15 +236,32 @@ def lanes_never_started(B: int, exited: int) -> int:
 
 
 def exit_lanes(B: int, W: int, mask: int, granule: int, checks: int) -> int:
-    """Lanes end; those that wait at a rendezvous ask again."""
+    """Lanes end; those that wait at a rendezvous ask again.  1 if the rest of the warp waits at a barrier now."""
     if checks & L.CHECK_PENDING:
         abandon(B, W, mask, granule, checks)
     live = load32(W + L.W_LIVE) & ~mask
+    barred = load64(W + L.W_BARRED)
     store32(W + L.W_LIVE, live)
-    store32(W + L.W_WAITING, 0)
+    store32(W + L.W_WAITING, barred)
     if live == 0:
         warp_exited(B, W)
-    return live
+    elif live == barred:
+        return arrive_lanes(B, W, load64(W + L.W_BARRIER), 0)
+    return 0
+
+
+def arrive_lanes(B: int, W: int, site: int, mask: int) -> int:
+    """Lanes come to `barrier.sync 0`; the warp arrives with the last of them.  1 if it has to wait."""
+    barred = load64(W + L.W_BARRED) | mask
+    waiting = load32(W + L.W_WAITING)
+    if barred != load32(W + L.W_LIVE):
+        store64(W + L.W_BARRED, barred)
+        store64(W + L.W_BARRIER, site)
+        store32(W + L.W_WAITING, waiting | mask)
+        return 0
+    store64(W + L.W_BARRED, 0)
+    store32(W + L.W_WAITING, waiting & ~barred)
+    return arrive(B, W, site, 0, 0, 1, -1)
 
 
 def gather_aligned(W: int, mask: int, block: int) -> int:

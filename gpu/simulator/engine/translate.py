@@ -32,10 +32,10 @@ from loadsparse.gpu.simulator.engine.blocks import (
 )
 from loadsparse.gpu.simulator.engine.ir import FULL, Code, splat, vec
 from loadsparse.gpu.simulator.engine.leaving import Leaving, is_barrier_like
-from loadsparse.gpu.simulator.engine.lowering import TABLE, Frame, Lowering, element_of, refuse
+from loadsparse.gpu.simulator.engine.lowering import CLOCKS, TABLE, Frame, Lowering, element_of, refuse
 from loadsparse.gpu.simulator.engine.memory import narrowest_access
 from loadsparse.gpu.simulator.layout import Layout
-from loadsparse.gpu.simulator.program import Instruction, Kernel, Register
+from loadsparse.gpu.simulator.program import Instruction, Kernel, Register, Special
 from loadsparse.gpu.simulator.request import Checks
 
 SILENT = frozenset(
@@ -58,6 +58,9 @@ class Translation(Leaving):
         self.frame.orders_by_atomics = any(
             i.name in ("membar", "fence") or {"acquire", "release", "acq_rel"} & set(i.modifiers)
             for i in kernel.instructions
+        )
+        self.frame.reads_clock = any(
+            isinstance(o, Special) and o.name in CLOCKS for i in kernel.instructions for o in i.operands
         )
         self.frame.param_bytes = sum(v.size for v in kernel.parameters[-1:]) + sum(
             v.offset for v in kernel.parameters[-1:]
@@ -200,9 +203,10 @@ class Translation(Leaving):
         code.start(ended)
         code.close(f"ret i64 {reason}")
 
-    def _count(self, block: Block, length: int, mask: str) -> None:
-        """Executions and lanes of a block, and the instructions of this turn and of the launch."""
+    def _count(self, block: Block, stop: int, mask: str) -> None:
+        """Executions and lanes of a block up to `stop`, and the instructions of this turn and of the launch."""
         code = self.code
+        length = stop - block.start
         counts = code.load("ptr", "%B", layout.B_BLOCK_COUNTS, 8)
         base = layout.N_BYTES * block.number
         if mask == FULL:
@@ -215,6 +219,9 @@ class Translation(Leaving):
             self._bump(counts, base + layout.N_LANES, active)
             lanes = code.v(f"mul i64 {active}, {length}")
         self._bump("%B", layout.B_TURN, str(length))
+        if self.frame.reads_clock:
+            self._bump("%W", layout.W_STEPPED, str(length))
+            self.frame.counted_to = stop
         worker = code.load("ptr", "%B", layout.B_WORKER, 8)
         self._bump(worker, layout.K_INSTRUCTIONS, lanes)
 
@@ -227,7 +234,7 @@ class Translation(Leaving):
         stop = blocks[last].stop
         self.code.start(f"full_{first.number}")
         self._expect_everyone(first)
-        self._count(first, stop - first.start, FULL)
+        self._count(first, stop, FULL)
         lowering = Lowering(self.frame, self.code, FULL, live_out(self.flow, blocks[last]))
         self._instructions(lowering, first.start, stop)
         self._leave(lowering, blocks[last], FULL)
@@ -257,7 +264,7 @@ class Translation(Leaving):
         if is_rendezvous(first):
             self._rendezvous(block, first)
         mask = code.v("load i32, ptr %mask")
-        self._count(block, block.stop - block.start, mask)
+        self._count(block, block.stop, mask)
         lowering = Lowering(self.frame, code, mask, live_out(self.flow, block))
         self._instructions(lowering, block.start, block.stop)
         self._leave(lowering, block, mask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadsparse.gpu.simulator.engine import layout
-from loadsparse.gpu.simulator.engine.blocks import Block, is_barrier, is_masked_sync, live_out
+from loadsparse.gpu.simulator.engine.blocks import Block, is_barrier, is_loose_barrier, is_masked_sync, live_out
 from loadsparse.gpu.simulator.engine.ir import FULL, lanes, splat, vec
 from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
 from loadsparse.gpu.simulator.engine.memory import call_runtime, report_undefined, widen
@@ -43,6 +43,8 @@ def suspend(translation: Leaving, x: Lowering, block: Block, instruction: Instru
         translation.store_pc(mask, splat("i32", following))
         code.close(f"ret i64 {layout.YIELDED}")
         return
+    if is_loose_barrier(instruction):
+        return _arrive_loosely(translation, block, instruction, mask)
     reduction = "red" in instruction.modifiers
     operands = instruction.operands[1:] if reduction else instruction.operands
     waits = "arrive" not in instruction.modifiers
@@ -73,6 +75,17 @@ def suspend(translation: Leaving, x: Lowering, block: Block, instruction: Instru
         _fetch(translation, block, instruction, mask)
     else:
         translation.go(following, mask, block)
+
+
+def _arrive_loosely(translation: Leaving, block: Block, instruction: Instruction, mask: str) -> None:
+    """barrier.sync 0: lanes wait for the rest of their warp, which may come from elsewhere; then the warp arrives."""
+    code = translation.code
+    number = instruction.operands[0]
+    if len(instruction.operands) > 1 or not isinstance(number, Immediate) or number.value != 0:
+        raise refuse(instruction, "other than barrier.sync 0")
+    translation.store_pc(mask, splat("i32", block.number + 1))
+    wide = code.v(f"zext i32 {mask} to i64")
+    translation.hold_or_dispatch(translation.call_runtime("arrive_lanes", "%Bi", "%Wi", block.stop - 1, wide))
 
 
 def _fetch(translation: Leaving, block: Block, instruction: Instruction, mask: str) -> None:
