@@ -12,6 +12,7 @@ from loadsparse.gpu.simulator.engine import (
     copies,
     counting,
     jit,
+    matrices,
     native,
     places,
     races,
@@ -20,7 +21,7 @@ from loadsparse.gpu.simulator.engine import (
     transfers,
 )
 
-MODULES = (records, races, copies, places, counting, accesses, transfers, scheduler)
+MODULES = (records, races, copies, places, counting, accesses, transfers, scheduler, matrices)
 
 
 @functools.cache

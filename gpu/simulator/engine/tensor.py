@@ -6,11 +6,8 @@ from loadsparse.gpu.simulator.engine import layout, runtime
 from loadsparse.gpu.simulator.engine.ir import FULL, vec
 from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
 from loadsparse.gpu.simulator.engine.mma import A_AREA, B_AREA, C_AREA, D_AREA, Multiply, tensor_core
-from loadsparse.gpu.simulator.program import Instruction, Operand, Register, Vector
-
-
-def _elements(operand: Operand | None) -> tuple[Operand | None, ...]:
-    return operand.elements if isinstance(operand, Vector) else (operand,)
+from loadsparse.gpu.simulator.engine.wmma import elements, multiply_integers
+from loadsparse.gpu.simulator.program import Instruction, Operand, Register
 
 
 def variant_of(instruction: Instruction, arch: str) -> Multiply:
@@ -32,10 +29,31 @@ def variant_of(instruction: Instruction, arch: str) -> Multiply:
 def multiply(x: Lowering, instruction: Instruction) -> None:
     if "sync" not in instruction.modifiers:
         raise refuse(instruction)
-    variant = variant_of(instruction, x.frame.arch)
+    code = x.code
+    target, a, b, c = (elements(o) for o in instruction.operands[:4])
+    shape = next((m for m in instruction.modifiers if "n8k" in m), "")
+    kinds = [m for m in instruction.modifiers if m in ("s8", "u8")]
+    if len(kinds) == 2:
+        multiply_integers(x, instruction, shape, (kinds[0], kinds[1]))
+    else:
+        _multiply_floats(x, variant_of(instruction, x.frame.arch), a, b, c)
+    masks = _defined(x, a, b, c, len(target), int(shape[1 : shape.index("n")]) // 8)
+    for index, register in enumerate(target):
+        if not isinstance(register, Register):
+            raise refuse(instruction)
+        value = code.load(vec("i32"), "%W", layout.W_MMA + D_AREA + 128 * index, 64)
+        x.put(register, value, masks[index])
+
+
+def _multiply_floats(
+    x: Lowering,
+    variant: Multiply,
+    a: tuple[Operand | None, ...],
+    b: tuple[Operand | None, ...],
+    c: tuple[Operand | None, ...],
+) -> None:
     x.frame.multiplies[variant.name] = variant
     code = x.code
-    target, a, b, c = (_elements(o) for o in instruction.operands[:4])
     for area, registers in ((A_AREA, a), (B_AREA, b), (C_AREA, c)):
         for index, register in enumerate(registers):
             value = x.of_group("i32", x.get(register, "b32"))
@@ -43,12 +61,6 @@ def multiply(x: Lowering, instruction: Instruction) -> None:
     place = code.at("%W", layout.W_MMA)
     code.declared.add(f"declare i64 @{runtime.prefix()}{variant.name}(ptr)")
     code.call(runtime.prefix() + variant.name, "i64", ("ptr", place))
-    masks = _defined(x, a, b, c, len(target))
-    for index, register in enumerate(target):
-        if not isinstance(register, Register):
-            raise refuse(instruction)
-        value = code.load(vec("i32"), "%W", layout.W_MMA + D_AREA + 128 * index, 64)
-        x.put(register, value, masks[index])
 
 
 def _quads(x: Lowering, mask: str) -> str:
@@ -66,12 +78,13 @@ def _defined(
     b: tuple[Operand | None, ...],
     c: tuple[Operand | None, ...],
     results: int,
+    halves: int,
 ) -> list[str]:
     """Element (row, column) of D is defined iff row of A, column of B and the element of C are."""
     code = x.code
     rows = []
-    for half in (0, 1):
-        mask = code.mask_and(x.defined_of(*a[half::2]), x.group_mask)
+    for half in range(halves):
+        mask = code.mask_and(x.defined_of(*a[half::halves]), x.group_mask)
         rows.append(mask if mask == FULL else _quads(x, mask))
     columns = [FULL, FULL]
     b_mask = code.mask_and(x.defined_of(*b), x.group_mask)
@@ -87,11 +100,12 @@ def _defined(
             columns[parity] = mask
     masks = []
     for index in range(results):
-        if results == 4:
+        if results == 2 * halves:
             mask = code.mask_and(rows[index >> 1], columns[index & 1])
             masks.append(
                 code.mask_and(
-                    mask, x.defined_of(*(c[index : index + 1] if len(c) == 4 else c[index >> 1 : (index >> 1) + 1]))
+                    mask,
+                    x.defined_of(*(c[index : index + 1] if len(c) == 2 * halves else c[index >> 1 : (index >> 1) + 1])),
                 )
             )
         else:

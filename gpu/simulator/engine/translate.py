@@ -19,6 +19,7 @@ from loadsparse.gpu.simulator.engine import (  # noqa: F401  (lowerings register
     runtime,
     tensor,
     warps,
+    wmma,
 )
 from loadsparse.gpu.simulator.engine.blocks import (
     ENDS,
