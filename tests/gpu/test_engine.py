@@ -259,6 +259,17 @@ def test_volatile_shared_memory_beside_fences_is_left_to_the_interpreter():
 
 def test_unsupported_kernels_are_refused_before_they_run():
     words = np.zeros(64, np.uint32)
-    text = entry(HEAD + "mov.u32 %r4, %clock; st.global.u32 [%rd4], %r4;", WORDS)
-    with pytest.raises(engine.Unsupported, match="clock"):
+    text = entry(HEAD + "add.cc.u32 %r4, %r2, %r2; st.global.u32 [%rd4], %r4;", WORDS)
+    with pytest.raises(engine.Unsupported, match=r"add\.cc"):
         engine.run(request(text, (1, 1, 1), (32, 1, 1), [words, words]))
+
+
+@pytest.mark.parametrize("threads", [32, 40])
+def test_clocks_count_the_warps_own_instructions(threads):
+    words = np.zeros(64, np.uint32)
+    body = (
+        "mov.u32 %r4, %clock; setp.lt.u32 %p1, %r2, 5; @%p1 bra L; mov.u32 %r5, %clock_hi; mov.u64 %rd7, %clock64; L:"
+        "mov.u32 %r6, %globaltimer_lo; bar.sync 0; mov.u32 %r7, %clock; add.u32 %r4, %r4, %r6; mad.lo.u32 %r4, %r7, 1000, %r4;"
+        "st.global.u32 [%rd4], %r4;"
+    )
+    agree(request(entry(HEAD + body, WORDS), (2, 1, 1), (threads, 1, 1), [words, words]))

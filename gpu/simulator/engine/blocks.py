@@ -119,6 +119,8 @@ def registers_in(operand: Operand | None) -> Iterator[Register]:
 def has_result(instruction: Instruction) -> bool:
     if instruction.name in ("bar", "barrier"):
         return "red" in instruction.modifiers
+    if instruction.name == "wmma":
+        return "store" not in instruction.modifiers
     return instruction.name not in NO_RESULT
 
 
@@ -266,7 +268,7 @@ def live_out(flow: Flow, block: Block) -> set[int]:
 
 
 _MEMORY_RESULT = frozenset(
-    {"ld", "ldu", "atom", "ldmatrix", "call", "shfl", "vote", "match", "redux", "bar", "barrier"}
+    {"ld", "ldu", "atom", "ldmatrix", "wmma", "call", "shfl", "vote", "match", "redux", "bar", "barrier"}
 )
 
 
