@@ -166,6 +166,14 @@ def class_room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.claim(
+    id="course-answers",
+    source="ours",
+    phrase="the exam's answers are computed, and the autograding script marks a right and a wrong submission",
+    assumption="answers in words are not judged",
+    function="loadsparse.tutorials.judge.check.check",
+    status="counted",
+)
 def test_answers_are_computed(class_room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Python block of teaching.md, in order, in one namespace, gives what it says."""
     monkeypatch.chdir(class_room)

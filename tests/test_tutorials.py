@@ -162,6 +162,14 @@ def same(left: str, right: str) -> bool:
     return all(math.isclose(*(float(x.replace(",", "")) for x in pair), rel_tol=0.02, abs_tol=1e-9) for pair in pairs)
 
 
+@pytest.mark.claim(
+    id="course-runs",
+    source="ours",
+    phrase="every notebook follows one frame, runs from the first cell to the last, and prints what its committed copy says",
+    assumption="numbers may differ by 2% between processors; cells that measure this computer's time are not compared",
+    function="loadsparse.tutorials.learn.copy",
+    status="counted",
+)
 @pytest.mark.filterwarnings("ignore")  # the Jupyter client's sockets and event loops warn on some platforms
 @each
 def test_tutorial_runs(script: Path) -> None:

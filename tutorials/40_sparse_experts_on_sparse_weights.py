@@ -195,11 +195,17 @@ assert verdicts[16, 1] == "hurts"
 assert verdicts[1, 1] == "neutral"
 assert verdicts[4096, 8] == "helps"
 assert verdicts[4096, 1] == "neutral"
+for t, g in ((16, 1), (4096, 8)):
+    free, even = (regimes.regime(t, g, balancer, "flash-llm", 0.8) for balancer in (None, "proportional"))
+    print(
+        f"{t} tokens: {free.activated:.0f} experts read without, {even.activated:.0f} with balance; "
+        f"MaxVio {free.max_violation:.2f} without, {even.max_violation:.2f} with"
+    )
 
 # %% [markdown]
 # - **Hurts:** a few tokens decode together. Time is the bytes of the experts that were chosen, and balance spreads the choices: `Regime.activated` grows from 38 to 50 at 16 tokens.
 # - **Neutral:** one token (it reads six experts, whichever), or so many on one GPU that all experts are read anyway and only the total counts. (In between, on one GPU, 0.94 and 1.04 come from rounding: each expert's tokens fill whole tiles of columns.)
-# - **Helps:** many tokens on several GPUs. All wait for the busiest, and `Regime.max_violation` falls from 3 and more to 0.13.
+# - **Helps:** many tokens on several GPUs. All wait for the busiest, and `Regime.max_violation` falls from 7.5 to 0.13.
 #
 # ### And sparse weights?
 #
