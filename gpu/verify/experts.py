@@ -10,6 +10,7 @@ import numpy as np
 
 from loadsparse.gpu.verify.inputs import Case, Matrix
 from loadsparse.gpu.verify.judge import Judgement, judge
+from loadsparse.reference import traces
 from loadsparse.reference.spmm import expert_columns
 
 EXPERTS = 4
@@ -30,13 +31,13 @@ class ExpertCase(Case):
 def deal(case: Case, seed: int, experts: int = EXPERTS) -> ExpertCase:
     """Cut the rows of a case into `experts` matrices (fewer where there are fewer rows) and deal its columns to them.
 
-    The counts are uneven, and one expert of two or more gets none.
+    The counts follow the loads of a trained router (`reference.traces`), and one expert of two or more gets none.
     """
     m, n, k = case.shape
     experts = min(experts, m)
     rows = m // experts
     rng = np.random.default_rng([seed, 5])
-    shares = rng.dirichlet(np.full(experts, 0.7))
+    shares = rng.choice(traces.get("none/2").loads, experts) + 1.0  # an expert that nobody chose may be drawn
     if experts > 1:
         shares[rng.integers(experts)] = 0
     counts = tuple(int(count) for count in rng.multinomial(n, shares / shares.sum()))

@@ -158,6 +158,12 @@ def test_a_checkpoint_of_another_setting_is_refused(tmp_path: Path) -> None:
     assert run.resume(LONG, file).step == 0
     with pytest.raises(ValueError, match="belongs to another setting"):
         run.resume(replace(LONG, steps=STEPS + 1), file)
+    checkpoint.save(file, run.start(LONG).to_arrays() | {"step": np.asarray(STEPS + 1)})
+    with pytest.raises(ValueError, match="step does not fit"):
+        run.resume(LONG, file)
+    checkpoint.save(file, run.start(LONG).to_arrays())
+    with pytest.raises(ValueError, match="fewer than 65,536"):
+        replace(LONG, sequences=2**11)
     wider = replace(LONG, model=LONG.model | {"width": 8})
     with pytest.raises(ValueError, match="not a checkpoint of this model"):
         run.resume(wider, file)

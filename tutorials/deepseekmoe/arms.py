@@ -14,11 +14,6 @@ class Arm:
     alpha: float = 0.0
     balancer: balancing.Balancer | None = None
 
-    @property
-    def step_size(self) -> float:
-        """The largest |Delta_k| of the first step, in units of the scores; 0 where it has no bound in advance."""
-        return self.balancer.rate if isinstance(self.balancer, balancing.SignBias) else 0.0
-
 
 def arms(k: int) -> dict[str, Arm]:
     """Every arm for K experts per token, those that carry the story first.

@@ -43,6 +43,8 @@ class Setting:
             raise ValueError(
                 "steps, sequences and intervals must be at least 1, windows at least 8, the seed at least 0"
             )
+        if self.sequences * self.config.sequence >= 2**16:
+            raise ValueError("a batch must hold fewer than 65,536 bytes: its loads are kept in 16 bits")
 
     @property
     def config(self) -> model.Config:
@@ -122,7 +124,11 @@ def resume(setting: Setting, path: Path) -> Progress:
         return fresh
     expected = fresh.to_arrays()
     for name in (*Progress.RECORDS, "biases", "step"):
-        if name not in arrays or arrays[name].shape != expected[name].shape:
+        fits = name in arrays and (arrays[name].shape, arrays[name].dtype) == (
+            expected[name].shape,
+            expected[name].dtype,
+        )
+        if not fits or (name == "step" and not 0 <= arrays[name] <= setting.steps):
             raise ValueError(f"{path} belongs to another setting: {name} does not fit; remove it to start anew")
     records = {name: arrays[name] for name in Progress.RECORDS}
     weights = checkpoint.restore("weights", arrays, fresh.weights)
@@ -166,14 +172,12 @@ def scores_file(path: Path, shape: tuple[int, ...], fresh: bool) -> np.ndarray:
     return found
 
 
-def run(
-    setting: Setting, folder: Path, checkpoint_every: int = 50, corpus: data.Corpus | None = None
-) -> tuple[Progress, np.ndarray]:
+def run(setting: Setting, folder: Path, checkpoint_every: int = 50) -> tuple[Progress, np.ndarray]:
     """Train to the end; the final progress and the logged scores float32 [logs, layers, T, E] (mapped from a file).
 
     Files: `folder`/NAME/checkpoint.npz and scores.npy. ValueError where the text is not the setting's.
     """
-    text = data.standard_library() if corpus is None else corpus
+    text = data.standard_library()
     if setting.corpus not in ("", text.sha256):
         raise ValueError("this Python's standard library is not the text of that setting: use the same Python version")
     config, arm = setting.config, arms(setting.config.k)[setting.arm]
@@ -224,7 +228,7 @@ def summary(task: dict[str, Any], folder: str) -> dict[str, Any]:
     regrets = [
         measure.regret(logged[:, layer], setting.config.k, now.met[:: setting.log_every, layer]) for layer in layers
     ]
-    every = setting.log_every
+    every, late = setting.log_every, now.loads[3 * setting.steps // 4 :]
     means = [float(now.bits[first : first + every].mean()) for first in range(0, setting.steps, every)]
     violations = [
         batch_violation[first : first + every].mean(axis=0).tolist() for first in range(0, setting.steps, every)
@@ -233,7 +237,7 @@ def summary(task: dict[str, Any], folder: str) -> dict[str, Any]:
         "bits": rounded(means),
         "max_violation": rounded(violations),
         "validation": rounded(now.validation.tolist()),
-        "pooled_max_violation": rounded(measure.max_violations(now.loads[3 * setting.steps // 4 :].sum(axis=0, dtype=np.int64)).tolist()),
+        "pooled_max_violation": rounded(measure.max_violations(late.sum(axis=0, dtype=np.int64)).tolist()),
         "validation_max_violation": rounded(measure.max_violations(now.validation_loads).tolist()),
         "measured": {
             name: rounded(now.measured[:, :, i].tolist(), 6) for i, name in enumerate(measure.FIELDS)
