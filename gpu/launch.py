@@ -31,7 +31,8 @@ class Step:
 class Launch:
     """C[m, n] = A[m, k] x B[k, n] by one or more kernels in order.
 
-    splits: (start, stop) ranges of k.  Inside each the kernel adds ascending k16 steps; the partial sums are added in
+    splits: (start, stop) ranges of k.  Inside each the kernel adds ascending k16 steps (of zeros beyond K, where the last
+    range says so); the partial sums are added in
     ascending order of the ranges in float32 (round to nearest), then rounded to the output type.
     algorithm: the oracle in reference/spmm that adds in the same order.
     semantics: "dense" multiplies every element (0 x Inf is NaN), "stored" only those that the format stores.

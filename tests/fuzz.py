@@ -34,7 +34,7 @@ sys.path.insert(0, str(TESTS / "gpu"))
 from fuzzing import corpus, guard, judge, mutate  # noqa: E402
 
 RECORD = TESTS / "gpu" / "data" / "fuzz.json"
-LAUNCHED, NATIVE = 4, 64
+LAUNCHED, NATIVE = 6, 128
 PATIENCE = 30
 """A mutant that neither computes nor ends is given so many times `--seconds` on the clock."""
 MEMORY = 6 << 30

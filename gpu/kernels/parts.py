@@ -218,10 +218,9 @@ def choose_split(blocks: int, tiles: int, arch: str, resident: int) -> int:
 
 
 def split_ranges(k: int, tile: int, splits: int) -> tuple[tuple[int, int], ...]:
-    """(start, stop) of each split in elements of k; split i takes tiles [i*T//S, (i+1)*T//S)."""
+    """(start, stop) of each split in elements of k, whole tiles; split i takes tiles [i*T//S, (i+1)*T//S)."""
     tiles = -(-k // tile)
-    edges = [i * tiles // splits * tile for i in range(splits + 1)]
-    return tuple((start, min(stop, k)) for start, stop in pairwise(edges))
+    return tuple(pairwise(i * tiles // splits * tile for i in range(splits + 1)))
 
 
 def check_split(split_k: int | None, tiles: int) -> int | None:

@@ -19,7 +19,8 @@ steps      instead of ptx .. args: a list of dicts with those keys, launched in 
 out        format of C: "f16" (default), "f32" or "bf16"
 semantics  "dense" (default: 0 x Inf is NaN) or "stored" (zeros of A are skipped)
 splits     the declared K order: list of (start, stop) ranges of columns, each chained in ascending blocks of 16, the
-           sums added in order in float32; without it the error bound alone judges, and `exact` is null
+           sums added in order in float32; the last stop may lie beyond K, where whole tiles end in zeros; without it
+           the error bound alone judges, and `exact` is null
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from loadsparse.gpu import launch
 from loadsparse.gpu.launch import Launch
 from loadsparse.gpu.verify.errors import InputError
 from loadsparse.gpu.verify.inputs import Case
+from loadsparse.reference.spmm.matrices import MOST_PADDING
 
 MAX_PTX = 16 * 2**20
 MAX_ARRAY = 4 * 2**30
@@ -183,8 +185,12 @@ def _splits(raw: Any, k: int) -> tuple[tuple[int, int], ...] | None:
             raise InputError(f"splits[{index}] is {pair!r}: give (start, stop)")
         pairs.append((_integer(pair[0], f"splits[{index}]", 0, 2**31), _integer(pair[1], f"splits[{index}]", 0, 2**31)))
     edges = [0, *(stop for _, stop in pairs)]
-    if [start for start, _ in pairs] != edges[:-1] or edges[-1] != k or edges != sorted(edges):
+    if [start for start, _ in pairs] != edges[:-1] or edges != sorted(edges):
         raise InputError(f"splits must cover columns 0 to {k} in ascending order without gaps")
+    if not k <= edges[-1] < k + MOST_PADDING:
+        raise InputError(
+            f"splits must cover columns 0 to {k} (or to the end of the last tile): they end at {edges[-1]}"
+        )
     return tuple(pairs)
 
 

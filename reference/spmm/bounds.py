@@ -97,7 +97,7 @@ def chain_error(left: Patterns, right: Patterns, k_range: Range, chain: Chain, f
     shape = (len(left), right.shape[1])
     exact, error, magnitude, peak = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape)
     smallest = 2.0 ** tc.FORMATS[fmt].min_exponent
-    start, stop = k_range
+    start, stop = k_range[0], min(k_range[1], len(right))  # zeros beyond K err by nothing
     for k in range(start, stop, SEGMENT):
         part = slice(k, min(k + SEGMENT, stop))
         missing = ((0, (part.start - part.stop) % chain.block), (0, 0))

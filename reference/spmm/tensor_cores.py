@@ -37,9 +37,9 @@ def lscd(
     """Load-as-sparse, compute-as-dense: the exact product of m16n8k16 Tensor Core steps.
 
     For every range (start, stop) of `splits` an FP32 accumulator starts at +0 and takes mma steps of 16 k's in
-    ascending order, the last one padded with zeros. The partial sums are added in order in float32 (nearest even) and
-    the total is rounded once to `out_format`: "f16" -> float16, "bf16" -> uint16 patterns, "f32" -> float32, each
-    [M or rows, N].
+    ascending order, the last one padded with zeros; a stop beyond K asks for steps of zeros. The partial sums are added
+    in order in float32 (nearest even) and the total is rounded once to `out_format`: "f16" -> float16, "bf16" -> uint16
+    patterns, "f32" -> float32, each [M or rows, N].
 
     semantics "dense": an absent zero times infinity or NaN is NaN, as in the dense product that the Tensor Cores do;
     "stored": products with an unstored element of A (all bits zero; -0 is stored) are skipped.
@@ -146,9 +146,9 @@ def _chains(
             for start, stop in ranges:
                 c = np.zeros((len(left[part]), columns))
                 for k in range(start, stop, width):
-                    end = min(k + width, stop)
-                    missing = ((0, k + width - end), (0, 0))
-                    x, y = step(np.pad(left[part, k:end].T, missing), np.pad(right[k:end], missing))
+                    inside = max(0, min(k + width, stop, len(right)) - k)
+                    missing = ((0, width - inside), (0, 0))
+                    x, y = step(np.pad(left[part, k : k + inside].T, missing), np.pad(right[k : k + inside], missing))
                     c = tc.chain(x, y, c, model, "f32")
                 partials.append(c.astype(np.float32))
             result[part] = add_partials(partials)

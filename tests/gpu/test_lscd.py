@@ -71,6 +71,16 @@ def test_an_empty_and_a_full_matrix(name: str) -> None:
     assert_exact(name, rng.standard_normal((20, 64)).astype(np.float16), b)
 
 
+@pytest.mark.parametrize("name", [*NAMES, "dense"])
+@pytest.mark.parametrize("k", [16, 40, 64, 80])
+def test_padded_steps_are_declared(name: str, k: int) -> None:
+    """-2^-150 is less than any float32: an mma leaves -0, which the all-zero steps up to a whole tile turn into +0."""
+    tiny, small = np.uint16(0x1A00), np.uint16(0x9A00)  # 2^-75, -2^-75 in bf16
+    a, b = np.zeros((3, k), np.uint16), np.zeros((k, 2), np.uint16)
+    a[0, k - 1], b[k - 1, 0] = tiny, small
+    assert_exact(name, a, b, "bf16", "sm_90", 1)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_splits_declare_the_order_of_k(name: str) -> None:
     a, b = matrices(10, 4, 1000, 0.1, "f16", 9)
@@ -78,7 +88,7 @@ def test_splits_declare_the_order_of_k(name: str) -> None:
     launch = kernel.plan(kernel.encode(a), b, split_k=100)
     assert len(launch.splits) == 16  # no more than tiles of 64
     assert launch.splits[0] == (0, 64)
-    assert launch.splits[-1] == (960, 1000)
+    assert launch.splits[-1] == (960, 1024)  # zeros fill the last tile
     assert all(stop == start for (_, stop), (start, _) in zip(launch.splits, launch.splits[1:], strict=False))
     whole = kernel.plan(kernel.encode(np.zeros((36864, 64), np.float16)), b[:64])
     assert whole.splits == ((0, 64),)

@@ -60,10 +60,23 @@ def test_split_k(name: str) -> None:
     a, b = matrices(name, 18, 6, 200, "f16", 5)
     kernel = kernels.get(name)
     launch = kernel.plan(kernel.encode(a), b, split_k=3)
-    assert launch.splits == ((0, 64), (64, 128), (128, 200))
+    assert launch.splits == ((0, 64), (64, 128), (128, 256))  # zeros fill the last tile
     c, report = launch.run("interpreter")
     assert report.ok, report.hazards
     assert np.array_equal(c, ORACLES[name](a, b, arch="sm_80", splits=launch.splits))
+
+
+def test_padded_steps_are_declared() -> None:
+    """-2^-150 leaves -0 in an mma.sp, which the steps of zeros up to a whole tile turn into +0."""
+    a, b = np.zeros((3, 28), np.uint16), np.zeros((28, 2), np.uint16)
+    a[0, 24], b[24, 0] = 0x1A00, 0x9A00  # 2^-75, -2^-75 in bf16
+    kernel = kernels.get("twofour")
+    launch = kernel.plan(kernel.encode(a, "bf16"), b, "sm_80", 1)
+    assert launch.splits == ((0, 64),)
+    c, _ = launch.run()
+    formats = {"in_format": "bf16", "out_format": "bf16"}
+    assert np.array_equal(c, spmm.two_four(a, b, arch="sm_80", splits=launch.splits, **formats))
+    assert not np.array_equal(c, spmm.two_four(a, b, arch="sm_80", splits=((0, 28),), **formats))
 
 
 def test_unstored_zeros_meet_infinity_without_harm() -> None:

@@ -45,6 +45,7 @@ BAD: list[tuple[Any, str]] = [
     ({**GOOD, "semantics": "magic"}, "semantics is"),
     ({**GOOD, "splits": [(0, 2)]}, "cover columns 0 to 4"),
     ({**GOOD, "splits": [(0, 2), (3, 4)]}, "without gaps"),
+    ({**GOOD, "splits": [(0, 5000)]}, "they end at 5000"),
     ({**GOOD, "splits": 4}, "list of"),
 ]
 

@@ -292,6 +292,7 @@ def test_integer_products_agree_everywhere() -> None:
     ("change", "error", "message"),
     [
         ({"splits": ((0, 4), (5, 8))}, ValueError, r"found \(5, 8\) after 4"),
+        ({"splits": ((0, 5000),)}, ValueError, "they end at 5000"),
         ({"splits": ((0, 4),)}, ValueError, "they end at 4"),
         ({"splits": ()}, ValueError, "splits must cover"),
         ({"semantics": "sparse"}, ValueError, "unknown semantics 'sparse'"),
@@ -320,3 +321,17 @@ def test_shapes_that_do_not_multiply() -> None:
         spmm.lscd(a[0], b, arch="sm_80")
     with pytest.raises(TypeError, match="B must be float16 for format 'f16', not float32"):
         spmm.lscd(a[:, :7], b.astype(np.float32), arch="sm_80")
+
+
+@pytest.mark.parametrize("algorithm", ["lscd", "dense", "two_four", "sputnik", "sparta"])
+def test_ranges_beyond_k_multiply_zeros(algorithm):
+    """As if A and B had zeros there; the bound, which is about finite sums, does not change."""
+    rng = np.random.default_rng(5)
+    a, b = rng.standard_normal((6, 12)).astype(np.float16), rng.standard_normal((12, 3)).astype(np.float16)
+    a.reshape(6, 3, 4)[:, :, 2:] = 0
+    more = np.pad(a, ((0, 0), (0, 52))), np.pad(b, ((0, 52), (0, 0)))
+    oracle, arch = getattr(spmm, algorithm), {} if algorithm == "sputnik" else {"arch": "sm_80"}
+    for splits in (((0, 64),), ((0, 8), (8, 64)), ((0, 16), (16, 64))):
+        np.testing.assert_array_equal(oracle(a, b, splits=splits, **arch), oracle(*more, splits=splits, **arch))
+    bound = {"arch": "sm_80", "algorithm": algorithm}
+    np.testing.assert_array_equal(spmm.error_bound(a, b, splits=((0, 64),), **bound), spmm.error_bound(a, b, **bound))
