@@ -15,6 +15,7 @@ INTEGERS = "u16 u32 u64 s16 s32 s64"
 BITS = "b16 b32 b64"
 FLOATS = "f32 f64"
 HALVES = "f16 f16x2 bf16 bf16x2"
+PAIRS = "s16x2 u16x2"
 SCALARS = "b8 u8 s8 b16 u16 s16 b32 u32 s32 b64 u64 s64 f16 f32 f64"
 ROUNDS = "rn rz rm rp"
 INTEGER_ROUNDS = "rni rzi rmi rpi"
@@ -27,7 +28,7 @@ ORDER = "weak volatile relaxed acquire release acq_rel seq_cst cta cluster gpu s
 COMPARE = "eq ne lt le gt ge lo ls hi hs equ neu ltu leu gtu geu num nan"
 ATOMIC = "add min max and or xor inc dec exch cas"
 MMA_SHAPES = "m8n8k16 m16n8k4 m16n8k8 m16n8k16 m16n8k32"
-WMMA_SHAPES = "m16n16k16 m32n8k16 m8n32k16"
+WMMA_SHAPES = "m16n16k16 m32n8k16 m8n32k16 m16n16k8"
 ELEMENT_TYPES = frozenset(
     [
         "pred",
@@ -47,6 +48,8 @@ ELEMENT_TYPES = frozenset(
         "f16x2",
         "bf16",
         "bf16x2",
+        "s16x2",
+        "u16x2",
         "f32",
         "f64",
         "tf32",
@@ -55,7 +58,7 @@ ELEMENT_TYPES = frozenset(
     ]
 )
 
-TYPE_INSIDE = frozenset({"prmt", "wmma"})
+TYPE_INSIDE = frozenset({"prmt", "wmma", "vabsdiff2", "vabsdiff4"})
 """Mnemonics that other modifiers may follow their types in."""
 
 
@@ -132,7 +135,7 @@ def _row(
 
 _ROWS = (
     # integer and floating-point arithmetic
-    _row("add", 3, "alu", f"{INTEGERS} {FLOATS} {HALVES}", f"{ROUNDS} ftz sat cc"),
+    _row("add", 3, "alu", f"{INTEGERS} {PAIRS} {FLOATS} {HALVES}", f"{ROUNDS} ftz sat cc"),
     _row("sub", 3, "alu", f"{INTEGERS} {FLOATS} {HALVES}", f"{ROUNDS} ftz sat cc"),
     _row("addc", 3, "alu", "u32 s32 u64 s64", "cc"),
     _row("subc", 3, "alu", "u32 s32 u64 s64", "cc"),
@@ -146,9 +149,11 @@ _ROWS = (
     _row("rem", 3, "xu", INTEGERS),
     _row("abs", 2, "alu", f"s16 s32 s64 {FLOATS} {HALVES}", "ftz"),
     _row("neg", 2, "alu", f"s16 s32 s64 {FLOATS} {HALVES}", "ftz"),
-    _row("min", (3, 4), "alu", f"{INTEGERS} {FLOATS} {HALVES}", "ftz NaN relu xorsign abs"),
-    _row("max", (3, 4), "alu", f"{INTEGERS} {FLOATS} {HALVES}", "ftz NaN relu xorsign abs"),
+    _row("min", (3, 4), "alu", f"{INTEGERS} {PAIRS} {FLOATS} {HALVES}", "ftz NaN relu xorsign abs"),
+    _row("max", (3, 4), "alu", f"{INTEGERS} {PAIRS} {FLOATS} {HALVES}", "ftz NaN relu xorsign abs"),
     _row("sad", 4, "alu", INTEGERS),
+    _row("vabsdiff2", 4, "alu", "u32 s32", "add", type_counts=(3,)),
+    _row("vabsdiff4", 4, "alu", "u32 s32", "add", type_counts=(3,)),
     _row("dp4a", 4, "fma", "u32 s32", type_counts=(2,)),
     _row("dp2a", 4, "fma", "u32 s32", "", ("lo hi",), type_counts=(2,)),
     _row("copysign", 3, "alu", FLOATS),
@@ -316,6 +321,11 @@ def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | 
     if row is None:
         return f"unknown opcode '{'.'.join((name, *modifiers))}'"
     found = row.problem(modifiers, operand_count) or _mismatch(row, modifiers)
+    if name == "wmma" and not found:
+        # K = 8 belongs to tf32, whose C and D are f32
+        wrong = {"f16", "bf16", "s32", "s8", "u8"} & set(modifiers) if "m16n16k8" in modifiers else "tf32" in modifiers
+        if wrong:
+            return f"'{'.'.join((name, *modifiers))}' is not a Tensor Core shape that this simulator knows"
     if found or name != "mma":
         return found
     types = tuple(modifier for modifier in modifiers if modifier in row.types)

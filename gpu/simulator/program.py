@@ -22,6 +22,8 @@ WIDTH = {
     "f64": 64,
     "f16x2": 32,
     "bf16x2": 32,
+    "s16x2": 32,
+    "u16x2": 32,
     "tf32": 32,
 }
 """Width in bits of every type a register or an operand may have."""

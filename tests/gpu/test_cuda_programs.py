@@ -91,6 +91,24 @@ PROGRAMS = {
     "wmma f16 to f32": _wmma_program((16, 16, 16), "half", np.float16, "float", np.float32),
     "wmma f16 to f16, 32 x 8": _wmma_program((32, 8, 16), "half", np.float16, "half", np.float16),
     "wmma s8, 8 x 32": _wmma_program((8, 32, 16), "signed char", np.int8, "int", np.int32),
+    "wmma tf32": Program(
+        _wmma((16, 16, 8), "wmma::precision::tf32", "float").replace("const wmma::precision::tf32*", "const float*"),
+        (_small(128, np.float32, 1), _small(128, np.float32, 2), _small(256, np.float32, 3), np.zeros(256, np.float32)),
+        _product(16, 16, 8),
+        native=False,
+    ),
+    "packed integers": Program(
+        K + "(unsigned* a, unsigned* b, unsigned* c) { int t = threadIdx.x; unsigned x = a[t], y = b[t];"
+        "c[t] = __vsadu4(x, y) + __vabsdiffu4(x, y) + __vmaxs2(x, y) + __vadd2(x, y) + __vminu2(x, y); }",
+        (*(RNG(n).integers(0, 2**32, 32).astype(np.uint32) for n in (1, 2)), np.zeros(32, np.uint32)),
+        lambda a, b, c: (
+            lambda d, h, k: d.sum(1) + _word(d, np.uint8) + _word(np.maximum(h, k), np.int16) + _word(h + k, np.int16)
+            + _word(np.minimum(h.view(np.uint16), k.view(np.uint16)), np.uint16)
+        )(
+            np.abs(a.view(np.uint8).astype(np.int64) - b.view(np.uint8)).reshape(32, 4),
+            a.view(np.int16), b.view(np.int16),
+        ).astype(np.uint32),
+    ),
     "half2": Program(
         "#include <cuda_fp16.h>\n" + K + "(half2* a, half2* b, half2* c) { int t = threadIdx.x; half2 x = a[t], y = b[t];"
         "half2 r = __hfma2(x, y, __hadd2(x, y)); if (__hbgt2(x, y)) r = __hneg2(r);"
@@ -213,6 +231,11 @@ PROGRAMS = {
         native=False,
     ),
 }  # fmt: skip
+
+
+def _word(fields, dtype):
+    """Fields packed into 32-bit words."""
+    return np.ascontiguousarray(fields.astype(dtype)).reshape(-1).view(np.uint32).astype(np.int64)
 
 
 def _bits(x, y, t):

@@ -94,7 +94,9 @@ def _either(
     integer: Callable[[Lowering, Instruction], None], floating: Callable[[Lowering, Instruction], None]
 ) -> Callable[[Lowering, Instruction], None]:
     def dispatch(x: Lowering, instruction: Instruction) -> None:
-        (floating if fp.is_float(instruction) else integer)(x, instruction)
+        if instruction.modifiers[-1] in ("s16x2", "u16x2"):
+            return integers.of_pairs(x, instruction)
+        return (floating if fp.is_float(instruction) else integer)(x, instruction)
 
     return dispatch
 

@@ -46,9 +46,9 @@ def wmma(x: Lowering, instruction: Instruction) -> None:
 def _move(x: Lowering, instruction: Instruction) -> None:
     """One access per element, which the warp counts as one request."""
     code, modifiers, operands = x.code, instruction.modifiers, instruction.operands
+    m, n = _shape(instruction)
     loads, role, width = modifiers[0] == "load", modifiers[1], BYTES[modifiers[-1]]
     target, source = (operands[0], operands[1]) if loads else (operands[1], operands[0])
-    m, n = _shape(instruction)
     rows, columns = {"a": (m, 16), "b": (16, n)}.get(role, (m, n))
     registers = elements(target)
     per_register = 4 // width

@@ -46,6 +46,8 @@ ONE: dict[str, Build] = {
     "mad24": integers.mad24,
     "rem": integers.rem,
     "sad": integers.sad,
+    "vabsdiff2": integers.absolute_differences(2),
+    "vabsdiff4": integers.absolute_differences(4),
     "dp4a": integers.dp4a,
     "dp2a": integers.dp2a,
     "and": integers.bitwise("and"),
@@ -81,7 +83,7 @@ class Shape:
 
 def shape(name: str, modifiers: Modifiers, count: int) -> Shape:
     """Operand types of `name` with `count` sources."""
-    kind = "b32" if name == "prmt" else modifiers[-1]
+    kind = "b32" if name in ("prmt", "vabsdiff2", "vabsdiff4") else modifiers[-1]
     width = WIDTH[kind]
     if name in ("shl", "shr"):
         return Shape((kind, "b32"), width, kind.startswith("s"))
@@ -116,7 +118,10 @@ def build(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], Non
     three = name in ("min", "max") and modifiers[-1] == "f32" and len(operands) == 4
     if name in ("cvt", "min", "max") and not three and len(operands) != (3 if packed or name != "cvt" else 2):
         raise TypeError(f"{len(operands)} operands")
-    operation = (BOTH[name][is_float(modifiers[-1])] if name in BOTH else ONE[name])(modifiers)
+    function = BOTH[name][is_float(modifiers[-1])] if name in BOTH else ONE[name]
+    if modifiers[-1] in ("s16x2", "u16x2"):
+        function = integers.of_pairs(function)
+    operation = function(modifiers)
     form = shape(name, modifiers, len(operands) - 1)
     read = [source(place, operand, kind) for operand, kind in zip(operands[1:], form.sources, strict=True)]
     write = destination(place, operands[0], form.width, form.is_signed)

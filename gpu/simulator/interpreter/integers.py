@@ -31,6 +31,46 @@ def add(modifiers: tuple[str, ...]) -> Operation:
     return lambda a, b: (a + b) & mask(width)
 
 
+def of_pairs(build: Callable[[tuple[str, ...]], Operation]) -> Callable[[tuple[str, ...]], Operation]:
+    """The packed form of an operation: s16x2 and u16x2 are two numbers in a register; .relu cuts negative ones to 0."""
+
+    def packed(modifiers: tuple[str, ...]) -> Operation:
+        one, cut = build((modifiers[-1].removesuffix("x2"),)), "relu" in modifiers
+
+        def apply(*sources: Lanes) -> Lanes:
+            total = np.zeros_like(sources[0])
+            for shift in (U(0), U(16)):
+                half = one(*((s >> shift) & mask(16) for s in sources))
+                half = np.where(half >> U(15) != 0, U(0), half) if cut else half
+                total |= half << shift
+            return total
+
+        return apply
+
+    return packed
+
+
+def absolute_differences(parts: int) -> Callable[[tuple[str, ...]], Operation]:
+    """vabsdiff2, vabsdiff4: |a - b| of every field of a word; with .add their sum and c."""
+
+    def build(modifiers: tuple[str, ...]) -> Operation:
+        kinds, width = [m for m in modifiers if m != "add"], 32 // parts
+
+        def differences(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
+            pairs = zip(*(_parts(v, width, k == "s32") for v, k in zip((a, b), kinds[1:], strict=True)), strict=True)
+            found = [unsigned(np.abs(x - y), 32) for x, y in pairs]
+            if "add" in modifiers:
+                return (c + sum(found, np.zeros_like(c))) & mask(32)
+            total = np.zeros_like(c)
+            for index, value in enumerate(found):
+                total |= (value & mask(width)) << U(index * width)
+            return total
+
+        return differences
+
+    return build
+
+
 def sub(modifiers: tuple[str, ...]) -> Operation:
     width, is_signed = _kind(modifiers)
     if "sat" in modifiers and is_signed:
