@@ -40,6 +40,10 @@ class Process:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the child and whatever it started."""
         if hasattr(os, "killpg"):
             import signal
 

@@ -7,7 +7,6 @@ import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -26,7 +25,7 @@ class Here:
     def __init__(self, serve: str, folder: Path) -> None:
         child.respond(folder, json.loads((folder / "request.json").read_text()))
 
-    def __exit__(self, *error: Any) -> None:
+    def stop(self) -> None:
         pass
 
     def wait(self, seconds: float) -> int:

@@ -77,6 +77,8 @@ CHEATS = {
         "forbidden",
         "/proc/",
     ),
+    "going elsewhere first": ("import os\nos.chdir('/')\nreturn x[:k]", "forbidden", "os.chdir"),
+    "reading itself": ("open('/proc/self/environ').read()\nreturn x[:k]", "forbidden", "/proc/self"),
     "importing the oracle": ("from loadsparse.reference import routing\nreturn x[:k]", "forbidden", "loadsparse"),
     "importing the oracle by path": (
         "import importlib.util as u, sys\n"

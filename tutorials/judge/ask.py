@@ -85,14 +85,14 @@ class Asking:
     def __enter__(self) -> Asking:
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._process.__exit__(*error)
+    def __exit__(self, *_: Any) -> None:
+        self._process.stop()
         self._temporary.cleanup()
 
     def result(self) -> Compiled | Computed:
         """The answer.  Raises Fault: what stopped the file, or why what it left is no answer."""
         code = self._process.wait(self.seconds)
-        self._process.__exit__()  # whatever it started ends before anything is read
+        self._process.stop()  # whatever it started ends before anything is read
         if code is None or code == -getattr(signal, "SIGXCPU", 0):
             raise Fault("time", "", f"the file took longer than {self.seconds:g} s")
         if (mistake := self._json("mistake.json")) is not None:

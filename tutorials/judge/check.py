@@ -112,7 +112,8 @@ def _judge_kernel(
     for trial, inputs in enumerate(trials):
         expected = puzzle.answer(inputs)
         try:
-            done = launching.run(launch, answer, trial, inputs, expected, best.get("instructions", 1000), trial)
+            last = trial == len(trials) - 1
+            done = launching.run(launch, answer, trial, inputs, expected, best.get("instructions", 1000), trial, last)
         except (PtxError, LaunchError) as error:
             kind = "ptx" if isinstance(error, PtxError) else "launch"
             return [Problem(kind, str(error), hint(kind, dict(puzzle.hints)), trial=trial)], {}

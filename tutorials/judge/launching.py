@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,10 @@ from loadsparse.tutorials.judge import heat_map
 from loadsparse.tutorials.judge.ask import Compiled
 from loadsparse.tutorials.judge.puzzle import Launch
 
-QUICK = 2000
-"""Warp instructions, loops not counted, up to which interpreting is quicker than translating."""
-SLACK = 32 * 20_000
-"""Thread instructions that every launch may execute, whatever the best known count."""
+QUICK = 4000
+"""Warp instructions up to which interpreting is quicker than translating."""
+SLACK, PATIENCE = 20_000, 20
+"""A launch may execute SLACK warp instructions and PATIENCE times the best known count."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,11 @@ def arguments(launch: Launch, memory: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def run(
     launch: Launch, answer: Compiled, trial: int, inputs: Mapping[str, Any], like: NDArray[Any], best: int, seed: int,
-    arch: str = "sm_80",
+    last: bool = False, arch: str = "sm_80",
 ) -> Run:  # fmt: skip
-    """Execute a trial.  like: an array of out's shape and dtype; best: the best known number of warp instructions.
+    """Execute a trial, the last one in an adversarial order of warps and lanes.
+
+    like: an array of out's shape and dtype; best: the best known number of warp instructions.
 
     Raises PtxError and LaunchError.
     """
@@ -86,17 +87,15 @@ def run(
     memory["out"] = fresh.copy()
     args = arguments(launch, memory)
     held = {name: simulator.empty(array) if name == "out" else array for name, array in memory.items()}
-    warps = math.prod(grid) * -(-math.prod(block) // 32)
-    quick = warps * len(entry.kernel.instructions) <= QUICK
     report = entry.launch(
         grid,
         block,
         *(held[arg] if isinstance(arg, str) else arg for arg in args),
         shared_bytes=launch.shared,
-        budget=SLACK + 32 * 100 * best,
+        budget=32 * (SLACK + PATIENCE * best),
         seed=seed,
-        engine="interpreter" if quick else "auto",
-        schedule="default" if trial == 0 else "adversarial",
+        engine="interpreter" if best <= QUICK else "auto",
+        schedule="adversarial" if last else "default",
     )
     arrays = {name: value for name, value in memory.items() if isinstance(value, np.ndarray)}
     words = np.dtype(f"u{like.itemsize}")

@@ -21,7 +21,7 @@ HINTS = {
     "nothing": "End the function with `return` and the result.",
     "dtype": "Return a NumPy array (or number) of the type that the puzzle asks for; .astype(...) converts.",
     "shape": "Compare the shape of your result with the one in the puzzle.",
-    "forbidden": "The answer needs its arguments and NumPy, and nothing else.",
+    "forbidden": "An answer needs its arguments and what the puzzle's file imports, and nothing else.",
     "float64": "In Numba float32 + int is float64, and so is 0.5: write float32(10), and keep indices integers.",
     "race": "cuda.syncthreads() between the two makes every thread wait for the others.",
     "bounds": "Threads beyond the data must do nothing: guard the access with `if i < n:`.",

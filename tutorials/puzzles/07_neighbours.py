@@ -40,6 +40,7 @@ def kernel(out, a):
 """,
     hints={
         "costly": "Let every thread load its own element into shared memory, and threads 0 and 63 the two beyond.",
+        "wrong": "As in Python, a[-1] is the last element: the first thread needs a guard of its own.",
         "uninitialized": "Every place of `shared` that is read needs a value: 0 beyond the ends.",
     },
 )

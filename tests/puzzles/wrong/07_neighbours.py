@@ -5,6 +5,7 @@ from edit import edited
 edit = partial(edited, "07_neighbours")
 
 WRONG = [
+    ("wrong", "a[-1] is the last element", None, edit((" if i > 0 else 0", ""))),
     ("race", "race", None, edit(("    cuda.syncthreads()\n", ""))),
     ("bounds", "of `a`", "a[i + 1]", edit((" if i + 1 < n else 0", ""))),
     (
