@@ -147,6 +147,12 @@ BAD = [
     ("def kernel", "def squares", "def kernel"),
     ("(32, 1, 20, 7)[trial]", "(32, 1)[trial]", "inputs of trial 2 failed"),
     ("return a * a", "return a * b", "its oracle failed"),
+    ("return a * a", "return a.astype(np.float64)", "'out' is declared float32.*float64"),
+    ("return a * a", "return a[:, None]", "'out' is declared .* 2-d"),
+    ('"a": rng', '"b": rng', "oracle failed"),
+    (".astype(np.float32)}", "}", "is declared float32"),
+    ('"a": "float32[::1]"', '"n": "int32"', "takes 'n'"),
+    ('"a": "float32[::1]"', '"a": "int32"', "'a' is declared int32, but its value is float32, 1-d"),
 ]
 
 
@@ -157,7 +163,7 @@ def test_a_teacher_s_mistake_is_one_line(
     text = (FOLDER / "README.md").read_text().split("```python\n")[1].split("```")[0]
     text = change[0] if len(change) == 2 else text.replace(change[0], change[1])
     (tmp_path / "01_squares.py").write_text(text)
-    (tmp_path / "mine.py").write_text("def kernel(out, a):\n    out[0] = a[0]\n")
+    (tmp_path / "mine.py").write_text("def kernel(out, a):\n    out[0] = out[0]\n")
     monkeypatch.setattr("loadsparse.gpu.sandbox.Process", Here)
     with pytest.raises(PuzzleError, match=change[-1]) as caught:
         check.check(1, tmp_path / "mine.py", folder=tmp_path)

@@ -71,7 +71,7 @@ def run(
 
     like: an array of out's shape and dtype; best: the best known number of warp instructions.
 
-    Raises PtxError and LaunchError.
+    Raises PtxError and LaunchError, and PuzzleError where inputs or result do not fit the declared parameters.
     """
     module = simulator.load(answer.ptx, arch=arch)
     if "kernel" not in module:
@@ -85,6 +85,7 @@ def run(
     fresh = poison(like.shape, like.dtype, seed)
     memory = {name: np.array(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
     memory["out"] = fresh.copy()
+    launch.check(memory)
     args = arguments(launch, memory)
     held = {name: simulator.empty(array) if name == "out" else array for name, array in memory.items()}
     report = entry.launch(

@@ -25,7 +25,7 @@ HINTED = (
 COUNTS = ("instructions", "wavefronts", "conflicts", "sectors")
 """What is counted: warp instructions; wavefronts and bank conflicts of shared memory; 32-byte sectors of global memory."""
 
-_ARRAY = re.compile(r"(u?int(8|16|32)|float(16|32))\[(:, )*::1\]")
+_ARRAY = re.compile(r"(?P<dtype>u?int(8|16|32)|float(16|32))\[(?P<axes>(:, )*)::1\]")
 _SCALAR = ("int32", "uint32", "float32")
 
 
@@ -58,6 +58,21 @@ class Launch:
                 raise PuzzleError(
                     f"parameter {name!r} is {kind!r}: use float32[::1], float32[:, ::1], uint64, int32 or the like"
                 )
+
+    def check(self, values: Inputs) -> None:
+        """Raises PuzzleError unless every parameter has a value of its type."""
+        for name, kind in self.parameters.items():
+            if name not in values:
+                raise PuzzleError(f"the kernel takes {name!r}, but the inputs are {', '.join(values) or 'none'}")
+            value, match = values[name], _ARRAY.fullmatch(kind)
+            if match is None:
+                fits = isinstance(value, np.ndarray) == (kind == "uint64")
+            else:
+                fits = isinstance(value, np.ndarray) and value.dtype == match["dtype"]
+                fits = fits and value.ndim == match["axes"].count(":") + 1
+            if not fits:
+                shown = f"{value.dtype}, {value.ndim}-d" if isinstance(value, np.ndarray) else type(value).__name__
+                raise PuzzleError(f"parameter {name!r} is declared {kind}, but its value is {shown}")
 
     @property
     def signature(self) -> str:
