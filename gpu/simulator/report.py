@@ -31,7 +31,10 @@ CONVERGENCE = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One hazard for people: where (kernel, 3-D block and thread, PTX line, source line), what, and how often."""
+    """One hazard for people: where (kernel, 3-D block and thread, PTX line, source line), what, and how often.
+
+    `other_line` is the PTX line of the copy or access that it conflicts with; a race also names who did that.
+    """
 
     kind: str
     kernel: str
@@ -44,6 +47,9 @@ class Finding:
     message: str
     count: int
     other_line: int | None = None
+    other_block: Point | None = None
+    other_thread: Point | None = None
+    other_source_line: int | None = None
 
     def __str__(self) -> str:
         source = f", {os.path.basename(self.file)}:{self.source_line}" if self.file else ""
@@ -161,6 +167,9 @@ def _finding(request: Request, instructions: tuple[Instruction, ...], hazard: Ha
         sentence(request, instruction, other, hazard),
         hazard.count,
         other.line if other is not None else None,
+        _point(hazard.other_block, request.grid) if hazard.other_block is not None else None,
+        _point(hazard.other_thread, request.block) if hazard.other_thread is not None else None,
+        _location(other)[1] if other is not None else None,
     )
 
 
@@ -205,10 +214,29 @@ def place(request: Request, instruction: Instruction, address: int, size: int) -
     return f"address {address:#x} in no allocation, {size} bytes"
 
 
+def _race(request: Request, instruction: Instruction, hazard: Hazard, against: str) -> str:
+    """Where, what and against whom."""
+    assert hazard.address is not None
+    assert hazard.other_block is not None
+    assert hazard.other_thread is not None
+    number, offset = hazard.address >> ALLOCATION_BITS, hazard.address & ((1 << ALLOCATION_BITS) - 1)
+    allocation = request.allocations.get(number)
+    where = f"{allocation.name}, byte {offset}" if allocation is not None else f"shared byte {hazard.address}"
+    block, thread = _point(hazard.other_block, request.grid), _point(hazard.other_thread, request.block)
+    who = f"thread {thread} of block {block}" if hazard.other_block != hazard.block else f"thread {thread}"
+    if hazard.detail == "stale read":
+        return f"a read-only (.nc) load of {where}, which the same kernel writes: {who}, {against}"
+    return f"{hazard.detail} at {where}, not ordered against {who}, {against}"
+
+
 def sentence(request: Request, instruction: Instruction, other: Instruction | None, hazard: Hazard) -> str:
     """One clear sentence about a hazard."""
     where = place(request, instruction, hazard.address, hazard.size or 0) if hazard.address is not None else ""
-    against = f"the access in PTX line {other.line} ('{other.text[:60]}')" if other is not None else ""
+    against = ""
+    if other is not None:
+        file, line = _location(other)
+        source = f", {os.path.basename(file)}:{line}" if file else ""
+        against = f"the access in PTX line {other.line}{source} ('{other.text[:60]}')"
     match hazard.kind:
         case "bounds":
             return f"out of bounds: {where}"
@@ -217,7 +245,7 @@ def sentence(request: Request, instruction: Instruction, other: Instruction | No
         case "uninitialized":
             return VERBS.get(hazard.detail, "an undefined value is used") + (f": {where}" if where else "")
         case "race":
-            return f"{hazard.detail} at shared byte {hazard.address}, not ordered by any barrier against {against}"
+            return _race(request, instruction, hazard, against)
         case "pending":
             if hazard.detail == "unwaited":
                 return "a cp.async is never waited for"

@@ -90,7 +90,8 @@ class Hazard:
     """First occurrence and number of lane events of one (kind, instruction, other) triple.
 
     `instruction` and `other` are indices into the instructions of the kernel followed by those of its functions, in
-    the order of `layout.Layout.functions`; `block` and `thread` are linear indices, x fastest.
+    the order of `layout.Layout.functions`; `block` and `thread` are linear indices, x fastest, and `other_block` and
+    `other_thread` those of the access that a race conflicts with.
     """
 
     kind: HazardKind
@@ -102,6 +103,8 @@ class Hazard:
     size: int | None
     detail: str
     count: int = 1
+    other_block: int | None = None
+    other_thread: int | None = None
 
 
 @dataclass(slots=True)

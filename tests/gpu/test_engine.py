@@ -248,15 +248,6 @@ def test_spinning_blocks_make_progress():
     assert outcome.stopped is None
 
 
-def test_volatile_shared_memory_beside_fences_is_left_to_the_interpreter():
-    words = np.arange(64, dtype=np.uint32)
-    body = SHARED + "st.volatile.shared.u32 [%r3], %r2; membar.cta; ld.volatile.shared.u32 %r4, [%r3];"
-    original = request(entry(HEAD + body, WORDS), (1, 1, 1), (64, 1, 1), [words, words])
-    with pytest.raises(engine.Unsupported, match="fences"):
-        engine.run(copied(original))
-    agree(replace(original, checks=replace(Checks(), races=False)))
-
-
 def test_unsupported_kernels_are_refused_before_they_run():
     words = np.zeros(64, np.uint32)
     text = entry(HEAD + "add.cc.u32 %r4, %r2, %r2; st.global.u32 [%rd4], %r4;", WORDS)

@@ -21,7 +21,7 @@ KERNELS = {
     "loop": LOOP,
     "barrier in the loop": LOOP.replace("L: ", "L: bar.sync 0; "),
     "divergent": "mov.u32 %r7, %r1; setp.gt.u32 %p2, %r2, 7; @%p2 bra M;" + LOOP.replace("st.", "M: st."),
-    "observable order": "atom.global.add.u32 %r8, [%rd0], 0;" + LOOP,
+    "observable order": "atom.global.add.u32 %r8, [%rd0+4092], 0;" + LOOP,
     # blocks without any backward branch
     "many blocks": "st.global.u32 [%rd2], %r1;",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from loadsparse.gpu.simulator.engine import layout as L
 from loadsparse.gpu.simulator.engine.copies import pending_access, pending_source
 from loadsparse.gpu.simulator.engine.counting import count
-from loadsparse.gpu.simulator.engine.native import ctz, fill, inline, load8, load32, load64, lshr, store32, store64
+from loadsparse.gpu.simulator.engine.native import ctz, fill, inline, load8, load32, load64, lshr, store32
 from loadsparse.gpu.simulator.engine.places import (
     admit,
     all_defined,
@@ -21,17 +21,28 @@ from loadsparse.gpu.simulator.engine.places import (
     shadow_base,
     whole_defined,
 )
-from loadsparse.gpu.simulator.engine.races import cell_of, floor_of, race_read, race_write, write_conflicts
+from loadsparse.gpu.simulator.engine.races import (
+    cell_of,
+    floor_of,
+    global_read,
+    global_reads,
+    global_write,
+    race_read,
+    race_write,
+    shared_read,
+    shared_write,
+    watches_reads,
+)
 from loadsparse.gpu.simulator.engine.records import peek, poke
 
 
 @inline
 def read(
-    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, atomic: int, checks: int
+    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, kind: int, checks: int
 ) -> int:
     """Loads every lane of `mask`; returns the mask of legal lanes."""
     if one_place(B, W, mask, space, size) == 0:
-        return read_checked(B, W, site, mask, space, size, width, atomic, checks)
+        return read_checked(B, W, site, mask, space, size, width, kind, checks)
     data = data_base(B, W, mask, space)
     known = shadow_base(B, W, mask, space, checks)
     pending = 0
@@ -40,11 +51,13 @@ def read(
     thread = load64(W + L.W_INDEX) * 32
     for e in range(size // width):
         store32(W + L.W_DEFINED + 4 * e, mask)
+    if space == L.GLOBAL and checks & L.CHECK_RACES and watches_reads(B, W, mask):
+        global_reads(B, W, site, mask, size, kind)
+    settled = kind & L.STRONG or load64(B + L.B_EXACT)
     floor = floor_of(B)
-    cell = cell_of(B, site, atomic)
+    cell = cell_of(B, 0)
     writes = load64(B + L.B_WRITES)
     reads = load64(B + L.B_READS)
-    older = load64(B + L.B_OLDER_READS)
     rest = mask
     while rest != 0:
         lane = ctz(rest)
@@ -54,7 +67,10 @@ def read(
             if pending != 0:
                 pending_access(B, site, thread + lane, address, address, size, L.READ)
             if checks & L.CHECK_RACES:
-                race_read(B, floor, cell, writes, reads, older, thread + lane, address, size, granule)
+                if settled != 0:
+                    shared_read(B, site, thread + lane, address, size, kind)
+                else:
+                    race_read(B, floor, cell, writes, reads, thread + lane, address, size, granule)
         place = W + L.W_DATA + lane * width
         poke(place, width, peek(data + address, width))
         if size > width:
@@ -80,11 +96,11 @@ def mark_holes(W: int, lane: int, known: int, size: int, width: int) -> int:
 
 @inline
 def write(
-    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, atomic: int, checks: int
+    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, kind: int, checks: int
 ) -> int:
     """Stores every lane of `mask`; returns the mask of legal lanes that reach global memory."""
     if one_place(B, W, mask, space, size) == 0:
-        return write_checked(B, W, site, mask, space, size, width, atomic, checks)
+        return write_checked(B, W, site, mask, space, size, width, kind, checks)
     data = data_base(B, W, mask, space)
     known = shadow_base(B, W, mask, space, checks | L.CHECK_UNINITIALIZED if space == L.GLOBAL else checks)
     pending = 0
@@ -96,11 +112,11 @@ def write(
         bits = bits & load32(W + L.W_DEFINED + 4)
     if size > 2 * width:
         bits = bits & load32(W + L.W_DEFINED + 8) & load32(W + L.W_DEFINED + 12)
+    settled = kind & L.STRONG or load64(B + L.B_EXACT)
     floor = floor_of(B)
-    cell = cell_of(B, site, atomic)
+    cell = cell_of(B, 0)
     writes = load64(B + L.B_WRITES)
     reads = load64(B + L.B_READS)
-    older = load64(B + L.B_OLDER_READS)
     rest = mask
     while rest != 0:
         lane = ctz(rest)
@@ -111,8 +127,13 @@ def write(
                 pending_access(B, site, thread + lane, address, address, size, L.WRITE)
             else:
                 pending_source(B, site, thread + lane, address, size)
-        if space == L.SHARED and checks & L.CHECK_RACES:
-            race_write(B, W, floor, cell, writes, reads, older, lane, mask, address, size, granule, width)
+        if checks & L.CHECK_RACES:
+            if space == L.GLOBAL:
+                global_write(B, W, site, lane, address, size, kind, width)
+            elif settled != 0:
+                shared_write(B, W, site, lane, mask, address, size, kind, width)
+            else:
+                race_write(B, W, floor, cell, writes, reads, lane, mask, address, size, granule, width)
         place = W + L.W_DATA + lane * width
         poke(data + address, width, peek(place, width))
         if size > width:
@@ -137,7 +158,7 @@ def put_known(W: int, lane: int, known: int, size: int, width: int) -> int:
 
 
 def read_checked(
-    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, atomic: int, checks: int
+    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, kind: int, checks: int
 ) -> int:
     """`read` for lanes that may be illegal or in different places."""
     legal = 0
@@ -161,7 +182,9 @@ def read_checked(
             if checks & L.CHECK_PENDING:
                 pending_access(B, site, thread, offset, address, size, L.READ)
             if checks & L.CHECK_RACES:
-                race_read_any(B, site, thread, offset, size, atomic)
+                shared_read(B, site, thread, offset, size, kind)
+        if place == L.GLOBAL and checks & L.CHECK_RACES:
+            global_read(B, site, thread, address, size, kind)
         bits = shadow(B, W, lane, place, offset, address) if checks & L.CHECK_UNINITIALIZED else 0
         for e in range(size // width):
             poke(W + L.W_DATA + 256 * e + lane * width, width, peek(pointer + e * width, width))
@@ -172,34 +195,8 @@ def read_checked(
     return legal
 
 
-def race_read_any(B: int, site: int, thread: int, offset: int, size: int, atomic: int) -> int:
-    """`race_read` where size and granule are no constants."""
-    granule = load64(B + L.B_GRANULE)
-    cell = cell_of(B, site, atomic)
-    writes = load64(B + L.B_WRITES)
-    reads = load64(B + L.B_READS)
-    older = load64(B + L.B_OLDER_READS)
-    for place in range(offset, offset + size, granule):
-        race_read(B, floor_of(B), cell, writes, reads, older, thread, place // granule, 1, 1)
-    return 0
-
-
-def race_write_any(
-    B: int, W: int, site: int, lane: int, mask: int, offset: int, size: int, atomic: int, width: int
-) -> int:
-    """`race_write` where size and granule are no constants."""
-    granule = load64(B + L.B_GRANULE)
-    mine = cell_of(B, site, atomic) | ((load64(W + L.W_INDEX) * 32 + lane) << L.THREAD_SHIFT)
-    for g in range(offset // granule, (offset + size) // granule):
-        write_conflicts(B, W, mine, lane, mask, g, 1, size, width)
-        store64(load64(B + L.B_WRITES) + 8 * g, mine)
-        store64(load64(B + L.B_READS) + 8 * g, 0)
-        store64(load64(B + L.B_OLDER_READS) + 8 * g, 0)
-    return 0
-
-
 def write_checked(
-    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, atomic: int, checks: int
+    B: int, W: int, site: int, mask: int, space: int, size: int, width: int, kind: int, checks: int
 ) -> int:
     """`write` for lanes that may be illegal or in different places."""
     legal = 0
@@ -220,9 +217,11 @@ def write_checked(
             if checks & L.CHECK_PENDING:
                 pending_access(B, site, thread, offset, address, size, L.WRITE)
             if checks & L.CHECK_RACES:
-                race_write_any(B, W, site, lane, mask, offset, size, atomic, width)
+                shared_write(B, W, site, lane, mask, offset, size, kind, width)
         if place == L.GLOBAL:
             outside = outside | (1 << lane)
+            if checks & L.CHECK_RACES:
+                global_write(B, W, site, lane, address, size, kind, width)
             if checks & L.CHECK_PENDING:
                 pending_source(B, site, thread, address, size)
         bits = 0

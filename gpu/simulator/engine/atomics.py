@@ -11,9 +11,11 @@ from loadsparse.gpu.simulator.engine.memory import (
     check_bits,
     helper,
     missing,
+    order_by,
     put_addresses,
     report_undefined,
     space_of,
+    strength,
 )
 from loadsparse.gpu.simulator.program import WIDTH, Instruction
 
@@ -90,8 +92,6 @@ def atomic(x: Lowering, instruction: Instruction) -> None:
     values = operands[2:] if returns else operands[1:]
     if len(values) != (2 if operation == "cas" else 1) or size not in (2, 4, 8):
         raise refuse(instruction)
-    if space != layout.GLOBAL and x.frame.orders_by_atomics and x.frame.checks.races:
-        raise refuse(instruction, "beside fences or with acquire and release")
     code = x.code
     element = f"i{8 * size}"
     for place, value in zip((B_PLACE, C_PLACE), values, strict=False):
@@ -107,7 +107,8 @@ def atomic(x: Lowering, instruction: Instruction) -> None:
     declared = sorted({line for form in forms.values() for line in form.declared} - known_already)
     support = "\n".join([*declared, *(line for form in forms.values() for line in form.lines), ""])
     pointers = tuple(f"ptrtoint (ptr @{name} to i64)" for name in forms)
-    constants = (space, size, int(operation == "exch"), check_bits(x.frame))
+    constants = (space, size, int(operation == "exch"), strength(instruction), check_bits(x.frame))
+    order_by(x, instruction, True, True)
     name = helper(x, f"atomic_{operation}_{type_}", "combine_lanes", *constants, pointers=pointers, support=support)
     outside = call_helper(x, name)
     bad_value = missing(x, defined, x.mask)

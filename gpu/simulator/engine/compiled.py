@@ -13,7 +13,9 @@ import llvmlite.binding as llvm
 
 from loadsparse.gpu.simulator.engine import cache, jit, runtime
 from loadsparse.gpu.simulator.engine.blocks import is_barrier, is_warp_sync
+from loadsparse.gpu.simulator.engine.layout import GLOBAL, NARROW
 from loadsparse.gpu.simulator.engine.lowering import Unsupported
+from loadsparse.gpu.simulator.engine.memory import narrowest_access, orders_by_atomics, strength
 from loadsparse.gpu.simulator.engine.mma import Multiply
 from loadsparse.gpu.simulator.engine.translate import Translation
 from loadsparse.gpu.simulator.layout import layout
@@ -60,8 +62,11 @@ class Compiled:
     clear_bytes: int
     param_bytes: int
     granule: int
+    global_granule: int
     has_copies: bool
     partial_order: bool
+    orders_by_atomics: bool
+    narrow_scopes: bool
     observable_order: bool
 
     @property
@@ -114,7 +119,9 @@ def observable(kernel: Kernel) -> bool:
 
 def _partial_order(kernel: Kernel) -> bool:
     """True if threads synchronise in other ways than through barriers of the whole block."""
-    return any(is_warp_sync(i) or (is_barrier(i) and _counts(i)) for i in kernel.instructions)
+    return orders_by_atomics(kernel) or any(
+        is_warp_sync(i) or (is_barrier(i) and _counts(i)) for i in kernel.instructions
+    )
 
 
 def _counts(barrier: Instruction) -> bool:
@@ -160,8 +167,11 @@ def _compile(request: Request, name: str) -> Compiled:
         translation.clear_bytes,
         translation.frame.param_bytes,
         translation.frame.granule,
+        narrowest_access(kernel, GLOBAL),
         translation.frame.has_copies,
         _partial_order(kernel),
+        orders_by_atomics(kernel),
+        any(strength(instruction) & NARROW for instruction in kernel.instructions),
         observable(kernel),
     )
 

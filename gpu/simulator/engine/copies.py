@@ -17,7 +17,7 @@ from loadsparse.gpu.simulator.engine.native import (
     ugt,
     ult,
 )
-from loadsparse.gpu.simulator.engine.races import cell_of, floor_of, race_write
+from loadsparse.gpu.simulator.engine.races import cell_of, floor_of, race_write, shared_write
 from loadsparse.gpu.simulator.engine.records import report
 
 
@@ -88,17 +88,14 @@ def land(B: int, W: int, lane: int, entry: int, granule: int, checks: int) -> in
             store64(end, 0)
     store64(B + L.B_PENDING_COUNT, load64(B + L.B_PENDING_COUNT) - 1)
     if checks & L.CHECK_RACES:
-        cell = cell_of(B, load64(entry + L.Q_SITE), 0)
         writes = load64(B + L.B_WRITES)
         reads = load64(B + L.B_READS)
-        older = load64(B + L.B_OLDER_READS)
-        if size == 16 and granule == 2:
-            race_write(B, W, floor_of(B), cell, writes, reads, older, lane, 0, target, 16, 2, 0)
-        elif size == 16 and granule == 4:
-            race_write(B, W, floor_of(B), cell, writes, reads, older, lane, 0, target, 16, 4, 0)
+        if load64(B + L.B_EXACT) != 0 or size != 16 or granule == 1:
+            shared_write(B, W, load64(entry + L.Q_SITE), lane, 0, target, size, 0, 0)
+        elif granule == 2:
+            race_write(B, W, floor_of(B), cell_of(B, 0), writes, reads, lane, 0, target, 16, 2, 0)
         else:
-            for g in range(target // granule, (target + size) // granule):
-                race_write(B, W, floor_of(B), cell, writes, reads, older, lane, 0, g, 1, 1, 0)
+            race_write(B, W, floor_of(B), cell_of(B, 0), writes, reads, lane, 0, target, 16, 4, 0)
     return 0
 
 

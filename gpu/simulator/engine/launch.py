@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from loadsparse.gpu.simulator.engine import layout as L
 from loadsparse.gpu.simulator.engine import runtime, scheduler
 from loadsparse.gpu.simulator.engine.compiled import Compiled, prepare
 from loadsparse.gpu.simulator.engine.lowering import Unsupported
+from loadsparse.gpu.simulator.engine.watch import EXHAUSTED, Watch
+from loadsparse.gpu.simulator.limits import LaunchError
 from loadsparse.gpu.simulator.request import COUNTERS, DEFAULT_BUDGET, Hazard, HazardKind, Outcome, Request
 
 Bytes = NDArray[np.uint8]
@@ -59,21 +62,33 @@ class Worker:
     hazards: int
 
 
+def _state(worker: Worker) -> NDArray[np.int64]:
+    """The words of a worker (`L.K_...`)."""
+    return _words(worker.state, L.WORKER_BYTES // 8)
+
+
 def _stopped(worker: Worker) -> int:
     """1 + the hazard that stopped this worker, or 0."""
     return int(_words(worker.state, 8)[L.K_STOPPED // 8])
 
 
 class Launch:
-    """Everything that one run needs."""
+    """Everything that one run needs.
 
-    def __init__(self, request: Request, compiled: Compiled) -> None:
-        self.request, self.compiled = request, compiled
+    `exact`: races are looked for with the whole history instead of the filter; `recorded` numbers the allocations
+    whose reads are remembered.
+    """
+
+    def __init__(self, request: Request, compiled: Compiled, exact: bool, recorded: frozenset[int]) -> None:
+        self.request, self.compiled, self.exact = request, compiled, exact
         self.memory = Memory()
+        self.halt = self.memory.take(8)
         self.blocks = int(np.prod(request.grid, dtype=np.int64))
         self.threads = int(np.prod(request.block, dtype=np.int64))
         self.warps = -(-self.threads // 32)
         self.table = self._table()
+        self.watch = Watch(request, compiled, exact, self.worker_count(), _words(self.table[0], self.table[1] * 8))
+        self.watch.record(recorded)
         parameters = np.zeros(max(compiled.param_bytes, request.parameters.size, 8), np.uint8)
         parameters[: request.parameters.size] = request.parameters
         self.parameters = self.memory.hold(parameters)
@@ -96,7 +111,7 @@ class Launch:
         if count > 2**20:
             raise ValueError("too many allocations")
         address = self.memory.take(count * L.T_ENTRY_BYTES)
-        table = _words(address, count * 4).reshape(count, 4)
+        table = _words(address, count * 8).reshape(count, 8)
         for number, allocation in allocations.items():
             if number in (1, 2, 4) or allocation.data.size == 0:
                 continue
@@ -110,14 +125,19 @@ class Launch:
             table[number, 3] = allocation.read_only
         return address, count
 
-    def worker(self) -> Worker:
+    def worker(self, number: int) -> Worker:
         """Structures of one thread: counters, hazards, budget, and a block to reuse."""
         memory, compiled = self.memory, self.compiled
         sites, blocks = compiled.instruction_count, compiled.block_count
         counters, counts = memory.take(sites * L.C_SITE_BYTES), memory.take((blocks + 1) * L.N_BYTES)
         hazards = memory.take(L.H_RECORDS + L.H_CAPACITY * L.H_BYTES)
         state = memory.take(L.WORKER_BYTES)
-        _words(state, 8)[L.K_BUDGET // 8] = min(self.request.budget, 2**62)
+        words = _words(state, L.WORKER_BYTES // 8)
+        words[L.K_BUDGET // 8] = min(self.request.budget, 2**62)
+        words[L.K_HALT // 8] = self.halt
+        words[L.K_NUMBER // 8] = number
+        words[L.K_NARROW // 8] = compiled.narrow_scopes
+        words[L.K_LEVELS // 8] = max(1, -(-(self.blocks - 1).bit_length() // 5))
         worker = Worker(
             0,
             state,
@@ -162,10 +182,15 @@ class Launch:
         put(L.B_WORKER, worker.state)
         put(L.B_RUN, compiled.address)
         put(L.B_GRANULE, compiled.granule)
-        for offset in (L.B_WRITES, L.B_READS, L.B_OLDER_READS):
-            put(offset, memory.take(8 * (shared // compiled.granule + 1)) if request.checks.races else 0)
+        put(L.B_GLOBAL_GRANULE, compiled.global_granule)
+        put(L.B_EXACT, self.exact)
+        races, granules = request.checks.races, shared // compiled.granule + 1
+        for offset in (L.B_WRITES, L.B_READS):
+            put(offset, memory.take(4 * granules) if races else 0)
+        put(L.B_HEADS, memory.take(L.HEAD_BYTES * granules) if self.exact else 0)
         put(L.B_THREAD_FLOOR, memory.take(4 * 1024))
-        put(L.B_ORDER, memory.take(4 * 1024 * padded) if compiled.partial_order and request.checks.races else 0)
+        put(L.B_ORDER, memory.take(4 * padded * padded) if compiled.partial_order and races else 0)
+        put(L.B_VIEWS, memory.take(L.V_BYTES * padded) if compiled.orders_by_atomics and races else 0)
         if compiled.has_copies:
             put(L.B_PENDING, memory.take(2 * shared + 8))
             put(L.B_QUEUE, memory.take(padded * L.QUEUE_BYTES))
@@ -183,11 +208,10 @@ class Launch:
             tid[0], tid[1], tid[2] = lane % bx, lane // bx % by, lane // (bx * by)
         return address
 
-    def run(self) -> Outcome:
+    def run(self) -> None:
         """Executes every block."""
-        start = time.perf_counter()
         count = self.worker_count()
-        workers = self.workers = [self.worker() for _ in range(count)]
+        workers = self.workers = [self.worker(number) for number in range(count)]
         clear = self.compiled.clear_bytes
         first = workers[0]
         if threading.current_thread() is threading.main_thread():
@@ -195,6 +219,9 @@ class Launch:
         for worker in workers:
             _words(worker.state, 8)[L.K_MASKED // 8] = self.compiled.masked.address
             self._callback(worker, L.K_TRANSLATE, self._answers(self._translate))
+            state = _state(worker)
+            self._callback(worker, L.K_FIRST_WRITE, self._answers(partial(self.watch.first_write, state)))
+            self._callback(worker, L.K_MORE, self._answers(partial(self.watch.more, state)))
         try:
             if self.compiled.observable_order:
                 self._in_order(first)
@@ -209,7 +236,6 @@ class Launch:
         self.callbacks.clear()  # they hold this launch
         if self.failure is not None:
             raise self.failure
-        return self._outcome(workers, time.perf_counter() - start)
 
     def _spread(self, workers: list[Worker], done: int) -> None:
         """The remaining blocks: the calling thread takes every n-th, threads of their own the others.
@@ -242,7 +268,7 @@ class Launch:
         next(answers)
         callback = ctypes.CFUNCTYPE(_WORD)(answers.__next__)
         self.callbacks.append(callback)
-        _words(worker.state, 8)[place // 8] = ctypes.cast(callback, ctypes.c_void_p).value or 0
+        _state(worker)[place // 8] = ctypes.cast(callback, ctypes.c_void_p).value or 0
 
     def _translate(self) -> int:
         """The masked form, which no launch has needed before."""
@@ -277,7 +303,7 @@ class Launch:
 
     def worker_count(self) -> int:
         """Threads over which blocks are spread: one if their order could be observed."""
-        if self.compiled.observable_order or self.request.budget < DEFAULT_BUDGET:
+        if self.exact or self.compiled.observable_order or self.request.budget < DEFAULT_BUDGET:
             return 1
         return max(1, min(os.cpu_count() or 1, self.blocks, 8))
 
@@ -308,8 +334,19 @@ class Launch:
 
     # results
 
-    def _outcome(self, workers: list[Worker], seconds: float) -> Outcome:
-        compiled = self.compiled
+    def again(self) -> int:
+        """Why the launch must run again, 0 if it need not (L.SUSPECTED, ...)."""
+        reasons = {int(_state(worker)[L.K_AGAIN // 8]) for worker in self.workers}
+        for reason in (L.EXHAUSTED, L.UNRECORDED, L.SUSPECTED):
+            if reason in reasons:
+                return reason
+        if self.watch.unrecorded():
+            return L.UNRECORDED
+        return L.SUSPECTED if self.watch.suspects() else 0
+
+    def outcome(self, seconds: float) -> Outcome:
+        """Counts and hazards of all workers."""
+        compiled, workers = self.compiled, self.workers
         counters = sum((w.counters for w in workers), np.zeros_like(workers[0].counters))
         counts = sum((w.counts for w in workers), np.zeros_like(workers[0].counts))
         executions = np.zeros(compiled.instruction_count, np.int64)
@@ -333,13 +370,15 @@ class Launch:
         merged: dict[tuple[str, int, int | None], Hazard] = {}
         for worker in workers:
             count = int(_words(worker.hazards, 1)[0])
-            records = _words(worker.hazards + L.H_RECORDS, max(1, count) * 9).reshape(-1, 9)[:count]
-            for kind, site, other, block, thread, address, size, detail, events in records.tolist():
+            fields = L.H_BYTES // 8
+            records = _words(worker.hazards + L.H_RECORDS, max(1, count) * fields).reshape(-1, fields)[:count]
+            for kind, site, other, block, thread, address, size, detail, events, *theirs in records.tolist():
                 if other == -2:
                     site, other = self.compiled.ranges[site][0], -1
                 hazard = Hazard(
                     L.KINDS[kind], site, None if other < 0 else other, block, thread,
                     None if size < 0 else address & (2**64 - 1), None if size < 0 else size, L.DETAILS[detail], events,
+                    *(None if n < 0 else n for n in theirs),
                 )  # fmt: skip
                 key = (hazard.kind, hazard.instruction, hazard.other)
                 earlier = merged.get(key)
@@ -362,8 +401,23 @@ def run(request: Request) -> Outcome:
     started = time.perf_counter()
     compiled = prepare(request)
     translated = time.perf_counter() - started
-    launch = Launch(request, compiled)
-    outcome = launch.run()
-    outcome.translate_seconds = translated + launch.translating
-    outcome.execute_seconds -= launch.translating
+    started = time.perf_counter()
+    exact, recorded, translating = compiled.orders_by_atomics and request.checks.races, frozenset[int](), 0.0
+    while True:
+        launch = Launch(request, compiled, exact, recorded)
+        launch.run()
+        translating += launch.translating
+        match launch.again():
+            case L.UNRECORDED:
+                recorded |= launch.watch.unrecorded()
+            case L.SUSPECTED:
+                exact = True
+            case L.EXHAUSTED:
+                launch.watch.restore()
+                raise LaunchError(EXHAUSTED)
+            case _:
+                break
+        launch.watch.restore()
+    outcome = launch.outcome(time.perf_counter() - started - translating)
+    outcome.translate_seconds = translated + translating
     return outcome

@@ -42,7 +42,7 @@ B_CLOCK = 272
 B_FLOOR = 280
 B_WRITES = 288
 B_READS = 296
-B_OLDER_READS = 304
+B_CLOCK_BASE = 304
 B_PENDING_LOW = 312
 B_PENDING_HIGH = 320
 B_GRANULE = 328
@@ -56,6 +56,12 @@ B_EAGER = 376
 B_SOURCE_LOW = 384
 B_SOURCE_HIGH = 392
 B_ISSUED = 400
+# block: races, the whole history
+B_GLOBAL_GRANULE = 408
+B_EXACT = 416
+B_HEADS = 424
+B_STAMP = 432
+B_VIEWS = 440
 # block: barriers, 16 of BARRIER_BYTES
 B_BARRIERS = 448
 BARRIER_BYTES = 64
@@ -75,8 +81,31 @@ K_POLL = 32
 K_HEAR = 40
 K_TRANSLATE = 48
 K_MASKED = 56
-WORKER_BYTES = 64
-"""K_HEAR, K_TRANSLATE: callbacks into Python; K_MASKED: the masked form of the kernel, or 0 until it is needed."""
+# worker: races
+K_ARGUMENT = 64
+K_NUMBER = 72
+K_NARROW = 80
+K_FIRST_WRITE = 88
+K_MORE = 96
+K_NEXT = 104
+K_LIMIT = 112
+K_FREE = 120
+K_FREE_NODE = 128
+K_STAMP = 136
+K_LEVELS = 144
+K_MESSAGES = 152
+K_MESSAGE_LIMIT = 160
+K_MESSAGE_COUNT = 168
+K_AGAIN = 176
+K_HALT = 184
+K_TIME = 192
+WORKER_BYTES = 256
+"""K_HEAR, K_TRANSLATE: callbacks into Python; K_MASKED: the masked form of the kernel, or 0 until it is needed.
+K_FIRST_WRITE, K_MORE: callbacks when allocation K_ARGUMENT is written for the first time, and when records need
+K_ARGUMENT bytes.  K_HALT points to a word that all workers share: no further block is started."""
+
+# K_AGAIN: why the launch must run again (the filter suspects a race; reads were not recorded) or cannot go on
+SUSPECTED, UNRECORDED, EXHAUSTED = 1, 2, 3
 
 # warp
 W_PC = 0
@@ -110,11 +139,17 @@ READY, AT_BARRIER, FINISHED = 0, 1, 2
 EXITED, WAITS, YIELDED, STOPPED, AGAIN = 0, 1, 2, 3, 4
 
 # allocation table entries
-T_DATA, T_BYTES, T_DEFINED, T_READ_ONLY, T_ENTRY_BYTES = 0, 8, 16, 24, 32
+T_DATA, T_BYTES, T_DEFINED, T_READ_ONLY, T_READS, T_HISTORY, T_ROW, T_ENTRY_BYTES = 0, 8, 16, 24, 32, 40, 48, 64
+"""T_HISTORY: race cells (rows of writes and reads, T_ROW bytes each, for every worker) or heads, from the first write."""
+UNREAD, READ_BLINDLY, RECORDED = 0, 1, 2
+"""T_READS: whether reads of the allocation have happened, and are remembered."""
 
 # hazard records, after a count at offset 0
 H_COUNT, H_RECORDS, H_CAPACITY = 0, 64, 8192
-H_KIND, H_SITE, H_OTHER, H_BLOCK, H_THREAD, H_ADDRESS, H_SIZE, H_DETAIL, H_EVENTS, H_BYTES = range(0, 80, 8)
+(
+    H_KIND, H_SITE, H_OTHER, H_BLOCK, H_THREAD, H_ADDRESS, H_SIZE, H_DETAIL, H_EVENTS, H_OTHER_BLOCK, H_OTHER_THREAD,
+    H_BYTES,
+) = range(0, 96, 8)  # fmt: skip
 
 KINDS: tuple[HazardKind, ...] = (
     "bounds", "alignment", "uninitialized", "race", "pending", "convergence", "deadlock", "budget", "trap",
@@ -122,12 +157,12 @@ KINDS: tuple[HazardKind, ...] = (
 BOUNDS, ALIGNMENT, UNINITIALIZED, RACE, PENDING, CONVERGENCE, DEADLOCK, BUDGET, TRAP = range(9)
 DETAILS = (
     "", "guard", "address", "value", "write after write", "read after write", "write after read", "read", "write",
-    "source", "unwaited", "stuck", "guards differ", "not in own mask", "inactive source", "trap",
+    "source", "unwaited", "stuck", "guards differ", "not in own mask", "inactive source", "trap", "stale read",
 )  # fmt: skip
 (
     NO_DETAIL, GUARD, ADDRESS, VALUE, WRITE_WRITE, READ_WRITE, WRITE_READ, READ, WRITE, SOURCE, UNWAITED, STUCK,
-    GUARDS_DIFFER, NOT_IN_MASK, INACTIVE, TRAPPED,
-) = range(16)  # fmt: skip
+    GUARDS_DIFFER, NOT_IN_MASK, INACTIVE, TRAPPED, STALE_READ,
+) = range(17)  # fmt: skip
 
 # counters per instruction
 C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_SITE_BYTES = 0, 8, 16, 24, 32, 40, 64
@@ -135,13 +170,27 @@ C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_SITE_BYTES
 # block counts per basic block: executions by full warps; executions and lanes of other groups
 N_FULL, N_GROUPS, N_LANES, N_BYTES = 0, 8, 16, 32
 
-# races: a cell is clock << CLOCK_SHIFT | atomic | thread << THREAD_SHIFT | instruction; 0 is "none"
-CLOCK_SHIFT = 43
-ATOMIC_BIT = 1 << 42
-THREAD_SHIFT = 32
+# races, filter: a cell is clock << CELL_CLOCK | MANY | STRONG | thread, 32 bits; 0 is "none".  Cells of global memory
+# have 1 + block (SEVERAL: more than one) in the upper 32 bits.
 THREAD_MASK = 1023
-SITE_MASK = (1 << 32) - 1
-CLOCK_LIMIT = 1 << 19
+STRONG = 1 << 10
+MANY = 1 << 11
+CELL_CLOCK = 12
+CLOCK_LIMIT = (1 << 20) - 4
+LOW = (1 << 32) - 1
+SEVERAL = LOW << 32
+# how an access takes part beside STRONG: scope of one block; `.nc`
+NARROW, STALE = 1, 2
+
+# races, history: a granule's head has its last weak write and lists of accesses, the latest first
+HEAD_WRITE, HEAD_READS, HEAD_STRONG_WRITES, HEAD_STRONG_READS, HEAD_BYTES = 0, 8, 16, 24, 32
+R_NEXT, R_BLOCK, R_THREAD, R_CLOCK, R_SITE, R_KIND, R_STAMP, R_TIME, R_BYTES = range(0, 72, 8)
+
+# views of a thread: what it knows, what its last fences came after, what its relaxed reads saw
+V_KNOWN, V_FENCED, V_FENCED_BLOCK, V_SEEN, V_SEEN_BLOCK, V_BYTES = range(0, 48, 8)
+NODE_CHILDREN, NODE_BYTES = 32, 256
+M_ADDRESS, M_READER, M_VIEW, M_BYTES = 0, 8, 16, 24
+EVERYONE = -1
 
 # cp.async: per thread a ring of copies
 QUEUE_HEADER = 32

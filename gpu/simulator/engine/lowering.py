@@ -81,7 +81,7 @@ class Frame:
     """The Tensor Core variants that it needs, by name."""
     has_copies: bool = False
     orders_by_atomics: bool = False
-    """Fences, acquire or release occur."""
+    """Strong accesses order others."""
     reads_clock: bool = False
     counted_to: int = 0
     """The instruction before which W_STEPPED has been brought up to date."""

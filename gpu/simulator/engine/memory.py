@@ -36,21 +36,54 @@ def access_bytes(instruction: Instruction) -> tuple[int, int]:
     return width, 4 if "v4" in instruction.modifiers else 2 if "v2" in instruction.modifiers else 1
 
 
-def shared_bytes(instruction: Instruction) -> int | None:
-    """Bytes per lane of an access that may reach shared memory."""
-    if instruction.name in ("ld", "st", "atom", "red"):
-        if space_of(instruction) in (layout.SHARED, layout.GENERIC):
+def bytes_in(instruction: Instruction, space: int) -> int | None:
+    """Bytes per lane of an access that may reach a space."""
+    if instruction.name in ("ld", "ldu", "st", "atom", "red"):
+        if space_of(instruction) in (space, layout.GENERIC) and "const" not in instruction.modifiers:
             width, count = access_bytes(instruction)
             return width * count
-    elif instruction.name == "cp" and len(instruction.operands) >= 3:
+    elif instruction.name == "wmma" and "mma" not in instruction.modifiers:
+        return WIDTH[instruction.modifiers[-1]] // 8 if space_of(instruction) in (space, layout.GENERIC) else None
+    elif space == layout.SHARED and instruction.name == "cp" and len(instruction.operands) >= 3:
         size = instruction.operands[2]
         return size.value if isinstance(size, Immediate) else 4
     return None
 
 
-def narrowest_access(kernel: Kernel) -> int:
-    """Bytes of the race granule: the narrowest shared or generic access, at most 4."""
-    return min([4, *(size for i in kernel.instructions if (size := shared_bytes(i)) is not None)])
+def narrowest_access(kernel: Kernel, space: int) -> int:
+    """Bytes of the race granule: the narrowest access that may reach the space, at most 4."""
+    return min([4, *(size for i in kernel.instructions if (size := bytes_in(i, space)) is not None)])
+
+
+def strength(instruction: Instruction) -> int:
+    """How an access takes part in races, in the bits of run-time functions."""
+    words = set(instruction.modifiers)
+    strong = instruction.name in ("atom", "red") or ATOMIC_ORDERS & words
+    kind = layout.STRONG if strong else 0
+    if strong and {"cta", "cluster"} & words:
+        kind |= layout.NARROW
+    return kind | (layout.STALE if "nc" in words or instruction.name == "ldu" else 0)
+
+
+def orders_by_atomics(kernel: Kernel) -> bool:
+    """True if strong accesses can order others: acquire or release occur, or fences beside strong accesses."""
+    fences = any(i.name in ("membar", "fence") for i in kernel.instructions)
+    ordering = any(
+        {"acquire", "release", "acq_rel"} & set(i.modifiers) for i in kernel.instructions if i.name != "fence"
+    )
+    return ordering or (fences and any(strength(i) & layout.STRONG for i in kernel.instructions))
+
+
+def order_by(x: Lowering, instruction: Instruction, reads: bool, writes: bool) -> None:
+    """Lets a strong access, whose addresses lie in the exchange area, acquire and release."""
+    if not (x.frame.orders_by_atomics and x.frame.checks.races and strength(instruction) & layout.STRONG):
+        return
+    words = set(instruction.modifiers)
+    both = "acq_rel" in words
+    wide = not strength(instruction) & layout.NARROW
+    flags = (both or "acquire" in words, both or "release" in words, reads, writes, wide)
+    space = space_of(instruction)
+    call_runtime(x, "order_lanes", "%Bi", "%Wi", widen(x, x.mask), space, *(int(flag) for flag in flags))
 
 
 def check_bits(frame: Frame) -> int:
@@ -167,13 +200,13 @@ def load(x: Lowering, instruction: Instruction) -> None:
     if space == layout.PARAM and isinstance(source, Address) and isinstance(source.base, Variable):
         return _load_parameter(x, instruction, source.base, source.offset)
     width, count = access_bytes(instruction)
-    atomic = _atomic(x, instruction, space)
     if width * count > 16:
         raise refuse(instruction, "more than 16 bytes")
-    constants = (space, width * count, width, x.frame.granule, atomic, check_bits(x.frame))
+    constants = (space, width * count, width, x.frame.granule, strength(instruction), check_bits(x.frame))
     bad_address = put_addresses(x, source)
     report_undefined(x, x.bad_guard, bad_address, "0", width * count)
     call_helper(x, helper(x, "load", "read", *constants))
+    order_by(x, instruction, True, False)
     element = f"i{8 * width}"
     signed = instruction.modifiers[-1].startswith("s")
     destination = instruction.operands[0]
@@ -185,15 +218,6 @@ def load(x: Lowering, instruction: Instruction) -> None:
         defined = x.code.load("i32", "%W", layout.W_DEFINED + 4 * index, 4)
         _put_loaded(x, target, value, element, signed, defined)
     return None
-
-
-def _atomic(x: Lowering, instruction: Instruction, space: int) -> int:
-    """The mark of accesses that do not race with each other; PTX treats volatile as relaxed with system scope."""
-    if not ATOMIC_ORDERS & set(instruction.modifiers):
-        return 0
-    if space in (layout.SHARED, layout.GENERIC) and x.frame.orders_by_atomics and x.frame.checks.races:
-        raise refuse(instruction, "to shared memory beside fences or with acquire and release")
-    return layout.ATOMIC_BIT
 
 
 def _put_loaded(x: Lowering, target: Operand, value: str, element: str, signed: bool, defined: str) -> None:
@@ -230,7 +254,6 @@ def _load_parameter(x: Lowering, instruction: Instruction, variable: Variable, o
 def store(x: Lowering, instruction: Instruction) -> None:
     space = space_of(instruction)
     width, count = access_bytes(instruction)
-    atomic = _atomic(x, instruction, space)
     if space == layout.PARAM or width * count > 16:
         raise refuse(instruction)
     code = x.code
@@ -245,7 +268,8 @@ def store(x: Lowering, instruction: Instruction) -> None:
         code.store("i32", defined, "%W", layout.W_DEFINED + 4 * index, 4)
         bad = missing(x, defined, x.mask)
         bad_value = bad if bad_value == "0" else (code.v(f"or i32 {bad_value}, {bad}") if bad != "0" else bad_value)
-    constants = (space, width * count, width, x.frame.granule, atomic, check_bits(x.frame))
+    constants = (space, width * count, width, x.frame.granule, strength(instruction), check_bits(x.frame))
+    order_by(x, instruction, False, True)
     outside = call_helper(x, helper(x, "store", "write", *constants))
     if space not in (layout.GLOBAL, layout.GENERIC):
         bad_value = "0"

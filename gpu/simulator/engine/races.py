@@ -1,151 +1,137 @@
-"""Run-time: happens-before races in shared memory.
+"""Run-time: the filter for races, which every access to shared and global memory passes.
 
-A granule remembers its last write and its last two reads by different threads since; an access is a clock and a
-thread.  The clock of a block ticks at every synchronisation.  `FLOOR` is the clock below which everything is ordered
-before everyone; `THREAD_FLOOR[u]` the clock below which accesses of thread u are ordered before all threads that
-still run; `ORDER[t][u]`, kept only for kernels with partial synchronisation, the clock below which u's accesses are
-ordered before thread t.
+A granule has two cells: its last write, and its reads since.  A cell is a clock and a thread; MANY says that others did
+the same since the last barrier, SEVERAL that blocks did.  That is enough never to miss a conflict, and little enough to
+be quick; what it suspects is settled by another run that keeps the whole history (`history.py`).
 """
 
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import layout as L
+from loadsparse.gpu.simulator.engine.history import exact_read, exact_write, same_bytes
 from loadsparse.gpu.simulator.engine.native import (
+    busy_2,
+    busy_4,
+    busy_8,
+    ctz,
     inline,
-    load8,
+    invoke,
     load32,
     load64,
+    lshr,
     mark_writes_2,
     mark_writes_4,
     mark_writes_8,
-    push_reads_2,
-    push_reads_4,
-    push_reads_8,
-    recent_2,
-    recent_4,
-    recent_8,
-    smax,
+    note_reads_2,
+    note_reads_4,
+    note_reads_8,
     store32,
     store64,
     suspicious_2,
     suspicious_4,
     suspicious_8,
 )
-from loadsparse.gpu.simulator.engine.records import report
+from loadsparse.gpu.simulator.engine.order import unordered
 
 
-def unordered(B: int, cell: int, thread: int) -> int:
-    """1 if the access that a cell remembers is by another thread and not ordered before what `thread` does now."""
-    other = (cell >> L.THREAD_SHIFT) & L.THREAD_MASK
-    clock = cell >> L.CLOCK_SHIFT
-    if clock < load64(B + L.B_FLOOR) or other == thread:
-        return 0
-    if clock < load32(load64(B + L.B_THREAD_FLOOR) + 4 * other):
-        return 0
-    order = load64(B + L.B_ORDER)
-    if order != 0 and clock < load32(order + 4 * (thread * 1024 + other)):
-        return 0
-    return 1
+def stop_for(B: int, reason: int) -> int:
+    """Ends this run, unless it is the one that keeps the whole history; another one follows."""
+    if reason == L.UNRECORDED or load64(B + L.B_EXACT) == 0:
+        worker = load64(B + L.B_WORKER)
+        store64(worker + L.K_AGAIN, reason)
+        store64(worker + L.K_STOPPED, L.RACE + 1)
+        store64(worker + L.K_BUDGET, 0)
+        store64(load64(worker + L.K_HALT), 1)
+    return 0
 
 
 @inline
 def floor_of(B: int) -> int:
-    """Cells below this are ordered before everything that happens now."""
-    return load64(B + L.B_FLOOR) << L.CLOCK_SHIFT
+    """Cells below this are ordered before everything that the block does now."""
+    return (load64(B + L.B_FLOOR) - load64(B + L.B_CLOCK_BASE)) << L.CELL_CLOCK
 
 
 @inline
-def cell_of(B: int, site: int, atomic: int) -> int:
+def cell_of(B: int, kind: int) -> int:
     """An access by thread 0, now."""
-    return (load64(B + L.B_CLOCK) << L.CLOCK_SHIFT) | atomic | site
+    return ((load64(B + L.B_CLOCK) - load64(B + L.B_CLOCK_BASE)) << L.CELL_CLOCK) | (kind & L.STRONG)
 
 
 @inline
-def suspicious(cell: int, floor: int, thread: int) -> int:
-    """The cheap test that almost every access passes."""
-    return cell >= floor and ((cell >> L.THREAD_SHIFT) & L.THREAD_MASK) != thread
+def others(cell: int, mine: int) -> int:
+    """Non-zero if a cell tells of more than the thread that `mine` is of."""
+    return (cell ^ mine) & (L.MANY | L.THREAD_MASK)
+
+
+def clashes(B: int, cell: int, mine: int) -> int:
+    """1 if an access that a cell (with its block) tells of may conflict with `mine`."""
+    strong = cell & mine & L.STRONG
+    if lshr(cell ^ mine, 32) != 0:
+        return strong == 0 or load64(load64(B + L.B_WORKER) + L.K_NARROW) != 0
+    low = cell & L.LOW
+    if low < floor_of(B) or others(low, mine) == 0 or strong != 0:
+        return 0
+    if low & L.MANY:
+        return 1
+    clock = (low >> L.CELL_CLOCK) + load64(B + L.B_CLOCK_BASE)
+    return unordered(B, low & L.THREAD_MASK, clock, mine & L.THREAD_MASK)
+
+
+def blend(B: int, cell: int, mine: int) -> int:
+    """The cell that tells of an access and of those before it."""
+    if cell == 0:
+        return mine
+    strong = cell & mine & L.STRONG
+    rest = mine & ~L.STRONG
+    if lshr(cell ^ mine, 32) != 0:
+        return L.SEVERAL | L.MANY | (rest & L.LOW) | strong
+    low = cell & L.LOW
+    if low >= floor_of(B) and others(low, mine) != 0:
+        rest = rest | L.MANY
+    return rest | strong
+
+
+# shared memory
 
 
 @inline
 def race_read(
-    B: int,
-    floor: int,
-    cell: int,
-    writes: int,
-    reads: int,
-    older: int,
-    thread: int,
-    offset: int,
-    size: int,
-    granule: int,
+    B: int, floor: int, cell: int, writes: int, reads: int, thread: int, offset: int, size: int, granule: int
 ) -> int:
-    """A legal read of shared memory by one lane; `cell` is `cell_of`, the rows are the block's."""
+    """A legal weak read by one lane; `cell` is `cell_of`, the rows are the block's."""
     count = (size + granule - 1) // granule
     first = offset // granule
-    mine = cell | (thread << L.THREAD_SHIFT)
-    w = writes + 8 * first
-    r = reads + 8 * first
-    o = older + 8 * first
+    mine = cell | thread
+    w = writes + 4 * first
+    r = reads + 4 * first
     if count == 8:
-        if suspicious_8(w, floor, thread) != 0:
-            read_conflicts(B, mine, first, count)
-        push_reads_8(r, o, mine, thread)
+        if suspicious_8(w, floor, mine) != 0:
+            read_suspects(B, w, mine, count)
+        note_reads_8(r, floor, mine)
     elif count == 4:
-        if suspicious_4(w, floor, thread) != 0:
-            read_conflicts(B, mine, first, count)
-        push_reads_4(r, o, mine, thread)
+        if suspicious_4(w, floor, mine) != 0:
+            read_suspects(B, w, mine, count)
+        note_reads_4(r, floor, mine)
     elif count == 2:
-        if suspicious_2(w, floor, thread) != 0:
-            read_conflicts(B, mine, first, count)
-        push_reads_2(r, o, mine, thread)
+        if suspicious_2(w, floor, mine) != 0:
+            read_suspects(B, w, mine, count)
+        note_reads_2(r, floor, mine)
     else:
-        for i in range(count):
-            if suspicious(load64(w + 8 * i), floor, thread):
-                read_conflicts(B, mine, first + i, 1)
-            newer = load64(r + 8 * i)
-            if ((newer >> L.THREAD_SHIFT) & L.THREAD_MASK) != thread or newer == 0:
-                store64(o + 8 * i, newer)
-            store64(r + 8 * i, mine)
+        for i in range(0, 4 * count, 4):
+            last = load32(w + i)
+            if last >= floor and others(last, mine) != 0:
+                read_suspects(B, w + i, mine, 1)
+            note = load32(r + i)
+            many = L.MANY if note >= floor and others(note, mine) != 0 else 0
+            store32(r + i, mine | many)
     return 0
 
 
-def conflict(B: int, cell: int, mine: int) -> int:
-    """1 if two accesses conflict: unordered, and not both atomic."""
-    if cell & mine & L.ATOMIC_BIT != 0:
-        return 0
-    return unordered(B, cell, (mine >> L.THREAD_SHIFT) & L.THREAD_MASK)
-
-
-def clash(B: int, cell: int, mine: int, g: int, detail: int) -> int:
-    """Reports the race of two accesses of granule `g`."""
-    thread = (mine >> L.THREAD_SHIFT) & L.THREAD_MASK
-    granule = load64(B + L.B_GRANULE)
-    return report(B, L.RACE, mine & L.SITE_MASK, cell & L.SITE_MASK, thread, g * granule, granule, detail)
-
-
-def read_conflicts(B: int, mine: int, first: int, count: int) -> int:
-    """Reports the granules of a read whose last write conflicts."""
-    for g in range(first, first + count):
-        cell = load64(load64(B + L.B_WRITES) + 8 * g)
-        if conflict(B, cell, mine):
-            clash(B, cell, mine, g, L.READ_WRITE)
+def read_suspects(B: int, writes: int, mine: int, count: int) -> int:
+    for i in range(0, 4 * count, 4):
+        if clashes(B, load32(writes + i), mine):
+            stop_for(B, L.SUSPECTED)
     return 0
-
-
-def same_bytes(B: int, W: int, lane: int, other: int, mask: int, place: int, size: int, width: int) -> int:
-    """1 if `other`, an earlier lane of this very store, wrote the granule at `place`, and with equal bytes."""
-    if other >= lane or (mask >> other) & 1 == 0:
-        return 0
-    start = load64(W + L.W_ADDRESS + 8 * other) & L.OFFSET_MASK
-    if place < start or place >= start + size:
-        return 0
-    first = place - (load64(W + L.W_ADDRESS + 8 * lane) & L.OFFSET_MASK)
-    shared = load64(B + L.B_SHARED)
-    for k in range(first, first + load64(B + L.B_GRANULE)):
-        byte = load8(W + L.W_DATA + 256 * (k // width) + lane * width + k % width)
-        if byte != load8(shared + place + k - first):
-            return 0
-    return 1
 
 
 @inline
@@ -156,7 +142,6 @@ def race_write(
     cell: int,
     writes: int,
     reads: int,
-    older: int,
     lane: int,
     mask: int,
     offset: int,
@@ -164,125 +149,249 @@ def race_write(
     granule: int,
     width: int,
 ) -> int:
-    """A legal write by one lane; `width` is the element width of a plain store (equal bytes do not race), or 0."""
-    thread = load64(W + L.W_INDEX) * 32 + lane
+    """A legal weak write by one lane, before the bytes are there; `width` is the element width of a store (of the
+    lanes of `mask`), or 0."""
     count = (size + granule - 1) // granule
     first = offset // granule
-    mine = cell | (thread << L.THREAD_SHIFT)
-    w = writes + 8 * first
-    r = reads + 8 * first
-    o = older + 8 * first
+    mine = cell | (load64(W + L.W_INDEX) * 32 + lane)
+    w = writes + 4 * first
+    r = reads + 4 * first
     if count == 8:
-        if recent_8(w, r, o, floor) != 0:
-            write_conflicts(B, W, mine, lane, mask, first, count, size, width)
-        mark_writes_8(w, r, o, mine)
+        if busy_8(w, r, floor, mine) != 0:
+            write_suspects(B, W, w, r, mine, lane, mask, offset, size, granule, width)
+        mark_writes_8(w, r, mine)
     elif count == 4:
-        if recent_4(w, r, o, floor) != 0:
-            write_conflicts(B, W, mine, lane, mask, first, count, size, width)
-        mark_writes_4(w, r, o, mine)
+        if busy_4(w, r, floor, mine) != 0:
+            write_suspects(B, W, w, r, mine, lane, mask, offset, size, granule, width)
+        mark_writes_4(w, r, mine)
     elif count == 2:
-        if recent_2(w, r, o, floor) != 0:
-            write_conflicts(B, W, mine, lane, mask, first, count, size, width)
-        mark_writes_2(w, r, o, mine)
+        if busy_2(w, r, floor, mine) != 0:
+            write_suspects(B, W, w, r, mine, lane, mask, offset, size, granule, width)
+        mark_writes_2(w, r, mine)
     else:
         for i in range(count):
-            last = load64(r + 8 * i)
-            if smax(load64(w + 8 * i), last) >= floor or load64(o + 8 * i) >= floor:
-                write_conflicts(B, W, mine, lane, mask, first + i, 1, size, width)
-            store64(w + 8 * i, mine)
-            if last != 0:
-                store64(r + 8 * i, 0)
-                store64(o + 8 * i, 0)
+            last = load32(w + 4 * i)
+            note = load32(r + 4 * i)
+            if (last >= floor and others(last, mine) != 0) or (note >= floor and others(note, mine) != 0):
+                write_suspects(B, W, w, r, mine, lane, mask, offset, size, granule, width)
+            store32(w + 4 * i, mine)
+            store32(r + 4 * i, 0)
     return 0
 
 
-def write_conflicts(
-    B: int, W: int, mine: int, lane: int, mask: int, first: int, count: int, size: int, width: int
+def write_suspects(
+    B: int,
+    W: int,
+    writes: int,
+    reads: int,
+    mine: int,
+    lane: int,
+    mask: int,
+    offset: int,
+    size: int,
+    granule: int,
+    width: int,
 ) -> int:
-    """Reports, granule by granule, conflicts with the last write, then with the older and the newer read."""
-    thread = (mine >> L.THREAD_SHIFT) & L.THREAD_MASK
+    """Lanes of one store that leave the same bytes (`found = 1`) are common, and no race."""
+    for k in range(0, size, granule):
+        last = load32(writes + 4 * (k // granule))
+        if clashes(B, load32(reads + 4 * (k // granule)), mine):
+            stop_for(B, L.SUSPECTED)
+        if clashes(B, last, mine) and twin(B, W, last, lane, mask, offset, size, k, granule, width) == 0:
+            stop_for(B, L.SUSPECTED)
+    return 0
+
+
+def twin(
+    B: int, W: int, last: int, lane: int, mask: int, offset: int, size: int, k: int, granule: int, width: int
+) -> int:
+    """1 if the granule at byte `k` of a lane's store was last written by an earlier lane of it, with the same bytes."""
+    other = last & L.THREAD_MASK
+    if width == 0 or last & L.MANY or other // 32 != load64(W + L.W_INDEX):
+        return 0
+    other = other % 32
+    if other >= lane or (mask >> other) & 1 == 0:
+        return 0
+    start = load64(W + L.W_ADDRESS + 8 * other) & L.OFFSET_MASK
+    if offset + k < start or offset + k >= start + size:
+        return 0
+    data = W + L.W_DATA + 256 * (k // width) + lane * width + k % width
+    return same_bytes(load64(B + L.B_SHARED) + offset + k, data, granule, width)
+
+
+def race_strong(B: int, thread: int, offset: int, size: int, kind: int, writing: int) -> int:
+    """A legal strong access of shared memory by one lane."""
     granule = load64(B + L.B_GRANULE)
-    for g in range(first, first + count):
-        cell = load64(load64(B + L.B_WRITES) + 8 * g)
-        if conflict(B, cell, mine):
-            other = (cell >> L.THREAD_SHIFT) & L.THREAD_MASK
-            twin = 0
-            if width != 0 and other // 32 == thread // 32:
-                twin = same_bytes(B, W, lane, other % 32, mask, g * granule, size, width)
-            if twin == 0:
-                clash(B, cell, mine, g, L.WRITE_WRITE)
-        cell = load64(load64(B + L.B_OLDER_READS) + 8 * g)
-        if conflict(B, cell, mine):
-            clash(B, cell, mine, g, L.WRITE_READ)
-        cell = load64(load64(B + L.B_READS) + 8 * g)
-        if conflict(B, cell, mine):
-            clash(B, cell, mine, g, L.WRITE_READ)
-    return 0
-
-
-def synchronise_all(B: int) -> int:
-    """A barrier of every thread of the block: all earlier accesses are ordered."""
-    clock = load64(B + L.B_CLOCK) + 1
-    store64(B + L.B_CLOCK, clock)
-    store64(B + L.B_FLOOR, clock)
-    return 0
-
-
-def synchronise_live(B: int, warp_bytes: int) -> int:
-    """A barrier of every thread that still runs, some having exited: what any of them knew, all know now."""
-    clock = load64(B + L.B_CLOCK) + 1
-    store64(B + L.B_CLOCK, clock)
-    floors = load64(B + L.B_THREAD_FLOOR)
-    order = load64(B + L.B_ORDER)
-    threads = load64(B + L.B_WARP_COUNT) * 32
-    for thread in range(threads):
-        if alive(B, warp_bytes, thread):
-            store32(floors + 4 * thread, clock)
-        elif order != 0:
-            for observer in range(threads):
-                if alive(B, warp_bytes, observer):
-                    known = load32(order + 4 * (observer * 1024 + thread))
-                    store32(floors + 4 * thread, smax(load32(floors + 4 * thread), known))
+    floor = floor_of(B)
+    mine = cell_of(B, kind) | thread
+    for i in range(4 * (offset // granule), 4 * ((offset + size) // granule), 4):
+        w = load64(B + L.B_WRITES) + i
+        r = load64(B + L.B_READS) + i
+        last = load32(w)
+        note = load32(r)
+        if last < floor:
+            last = 0
+        if note < floor:
+            note = 0
+        if clashes(B, last, mine) or (writing and clashes(B, note, mine)):
+            stop_for(B, L.SUSPECTED)
+        if writing:
+            store32(w, blend(B, last, mine))
+        else:
+            store32(r, blend(B, note, mine))
     return 0
 
 
 @inline
-def alive(B: int, warp_bytes: int, thread: int) -> int:
-    live = load32(load64(B + L.B_WARPS) + thread // 32 * warp_bytes + L.W_LIVE)
-    return (live >> (thread & 31)) & 1
+def shared_head(B: int, offset: int, granule: int) -> int:
+    return load64(B + L.B_HEADS) + L.HEAD_BYTES * (offset // granule)
 
 
-def join(B: int, into: int, source: int) -> int:
-    """What is ordered before thread `source` becomes ordered before thread `into`."""
-    order = load64(B + L.B_ORDER)
-    for u in range(load64(B + L.B_WARP_COUNT) * 32):
-        here = order + 4 * (into * 1024 + u)
-        store32(here, smax(load32(here), load32(order + 4 * (source * 1024 + u))))
+def shared_read(B: int, site: int, thread: int, offset: int, size: int, kind: int) -> int:
+    """A legal read by one lane, in any mode."""
+    granule = load64(B + L.B_GRANULE)
+    if load64(B + L.B_EXACT) != 0:
+        for place in range(offset, offset + size, granule):
+            exact_read(B, shared_head(B, place, granule), thread, site, kind, place, granule)
+        return 0
+    if kind & L.STRONG:
+        return race_strong(B, thread, offset, size, kind, 0)
+    writes = load64(B + L.B_WRITES)
+    reads = load64(B + L.B_READS)
+    for place in range(offset, offset + size, granule):
+        race_read(B, floor_of(B), cell_of(B, 0), writes, reads, thread, place // granule, 1, 1)
+    return 0
+
+
+def shared_write(B: int, W: int, site: int, lane: int, mask: int, offset: int, size: int, kind: int, width: int) -> int:
+    """A legal write by one lane, in any mode."""
+    granule = load64(B + L.B_GRANULE)
+    thread = load64(W + L.W_INDEX) * 32 + lane
+    if load64(B + L.B_EXACT) != 0:
+        for k in range(0, size, granule):
+            held = 0
+            data = 0
+            if width != 0:
+                held = load64(B + L.B_SHARED) + offset + k
+                data = W + L.W_DATA + 256 * (k // width) + lane * width + k % width
+            head = shared_head(B, offset + k, granule)
+            exact_write(B, head, thread, site, kind, offset + k, granule, held, data, width)
+        return 0
+    if kind & L.STRONG:
+        return race_strong(B, thread, offset, size, kind, 1)
+    w = load64(B + L.B_WRITES) + 4 * (offset // granule)
+    r = load64(B + L.B_READS) + 4 * (offset // granule)
+    mine = cell_of(B, 0) | thread
+    write_suspects(B, W, w, r, mine, lane, mask, offset, size, granule, width)
+    for i in range(0, 4 * (size // granule), 4):
+        store32(w + i, mine)
+        store32(r + i, 0)
+    return 0
+
+
+# global memory
+
+
+@inline
+def entry_of(B: int, address: int) -> int:
+    """The allocation table's entry of a legal address."""
+    return load64(B + L.B_TABLE) + lshr(address, L.ALLOCATION_SHIFT) * L.T_ENTRY_BYTES
+
+
+@inline
+def cells(B: int, entry: int) -> int:
+    """The worker's row of writes; that of reads follows."""
+    return load64(entry + L.T_HISTORY) + 2 * load64(entry + L.T_ROW) * load64(load64(B + L.B_WORKER) + L.K_NUMBER)
+
+
+@inline
+def global_cell(B: int, kind: int, thread: int) -> int:
+    return ((load64(B + L.B_LINEAR) + 1) << 32) | cell_of(B, kind) | thread
+
+
+def global_reads(B: int, W: int, site: int, mask: int, size: int, kind: int) -> int:
+    """Legal reads of a warp."""
+    rest = mask
+    while rest != 0:
+        lane = ctz(rest)
+        rest = rest & (rest - 1)
+        global_read(B, site, load64(W + L.W_INDEX) * 32 + lane, load64(W + L.W_ADDRESS + 8 * lane), size, kind)
+    return 0
+
+
+def global_read(B: int, site: int, thread: int, address: int, size: int, kind: int) -> int:
+    """A legal read by one lane.  What nobody writes needs no record: it is kept from the next run on if someone does."""
+    entry = entry_of(B, address)
+    if load64(entry + L.T_READS) != L.RECORDED:
+        if load64(entry + L.T_READS) == L.UNREAD:
+            store64(entry + L.T_READS, L.READ_BLINDLY)
+        if load64(entry + L.T_HISTORY) != 0:
+            stop_for(B, L.UNRECORDED)
+        return 0
+    granule = load64(B + L.B_GLOBAL_GRANULE)
+    offset = address & L.OFFSET_MASK
+    first = offset // granule
+    last = (offset + size - 1) // granule
+    if load64(B + L.B_EXACT) != 0:
+        for g in range(first, last + 1):
+            head = load64(entry + L.T_HISTORY) + L.HEAD_BYTES * g
+            exact_read(B, head, thread, site, kind, address - offset + g * granule, granule)
+        return 0
+    mine = global_cell(B, kind, thread)
+    row = load64(entry + L.T_ROW)
+    start = cells(B, entry)
+    for place in range(start + 8 * first, start + 8 * last + 8, 8):
+        written = load64(place)
+        if written != 0 and (kind & L.STALE or clashes(B, written, mine)):
+            stop_for(B, L.SUSPECTED)
+        store64(place + row, blend(B, load64(place + row), mine))
+    return 0
+
+
+def global_write(B: int, W: int, site: int, lane: int, address: int, size: int, kind: int, width: int) -> int:
+    """A legal write by one lane, before the bytes are there; `width` as for `race_write`."""
+    entry = entry_of(B, address)
+    if load64(entry + L.T_HISTORY) == 0:
+        worker = load64(B + L.B_WORKER)
+        store64(worker + L.K_ARGUMENT, lshr(address, L.ALLOCATION_SHIFT))
+        invoke(load64(worker + L.K_FIRST_WRITE))
+        if load64(entry + L.T_READS) == L.READ_BLINDLY:
+            stop_for(B, L.UNRECORDED)
+        if load64(entry + L.T_HISTORY) == 0:
+            return 0
+    granule = load64(B + L.B_GLOBAL_GRANULE)
+    offset = address & L.OFFSET_MASK
+    first = offset // granule
+    last = (offset + size - 1) // granule
+    thread = load64(W + L.W_INDEX) * 32 + lane
+    if load64(B + L.B_EXACT) != 0:
+        for g in range(first, last + 1):
+            held = 0
+            data = 0
+            skipped = g * granule - offset
+            if width != 0:
+                held = load64(entry + L.T_DATA) + g * granule
+                data = W + L.W_DATA + 256 * (skipped // width) + lane * width + skipped % width
+            head = load64(entry + L.T_HISTORY) + L.HEAD_BYTES * g
+            exact_write(B, head, thread, site, kind, address + skipped, granule, held, data, width)
+        return 0
+    mine = global_cell(B, kind, thread)
+    row = load64(entry + L.T_ROW)
+    start = cells(B, entry)
+    for place in range(start + 8 * first, start + 8 * last + 8, 8):
+        written = load64(place)
+        read = load64(place + row)
+        if (written != 0 and clashes(B, written, mine)) or (read != 0 and clashes(B, read, mine)):
+            stop_for(B, L.SUSPECTED)
+        if kind & L.STRONG:
+            store64(place, blend(B, written, mine))
+        else:
+            store64(place, mine)
+            store64(place + row, 0)
     return 0
 
 
 @inline
-def came(B: int, warp_bytes: int, number: int, thread: int) -> int:
-    """1 if the thread arrived at this barrier with its warp (it may have exited since)."""
-    lanes = load32(load64(B + L.B_WARPS) + thread // 32 * warp_bytes + L.W_ARRIVALS + 4 * number)
-    return (lanes >> (thread & 31)) & 1
-
-
-def synchronise_some(B: int, warp_bytes: int, number: int, arrived: int, waiting: int) -> int:
-    """A barrier of some warps: those that wait learn everything that those that arrived knew or did."""
-    clock = load64(B + L.B_CLOCK) + 1
-    store64(B + L.B_CLOCK, clock)
-    order = load64(B + L.B_ORDER)
-    threads = load64(B + L.B_WARP_COUNT) * 32
-    for u in range(threads):
-        known = 0
-        for thread in range(threads):
-            if (arrived >> (thread // 32)) & 1 != 0 and came(B, warp_bytes, number, thread):
-                known = smax(known, load32(order + 4 * (thread * 1024 + u)))
-        if (arrived >> (u // 32)) & 1 != 0 and came(B, warp_bytes, number, u):
-            known = clock
-        for thread in range(threads):
-            if (waiting >> (thread // 32)) & 1 != 0 and alive(B, warp_bytes, thread):
-                place = order + 4 * (thread * 1024 + u)
-                store32(place, smax(load32(place), known))
-    return 0
+def watches_reads(B: int, W: int, mask: int) -> int:
+    """0 if the warp reads an allocation whose reads are known to be left alone."""
+    return load64(entry_of(B, load64(W + L.W_ADDRESS + 8 * ctz(mask))) + L.T_READS) != L.READ_BLINDLY

@@ -43,7 +43,10 @@ def poke(address: int, width: int, value: int) -> int:
 
 
 def report(B: int, kind: int, site: int, other: int, thread: int, address: int, size: int, detail: int) -> int:
-    """Counts an event of (kind, site, other); the first one keeps thread, address, size (-1: no access), detail."""
+    """Counts an event of (kind, site, other); the first one keeps thread, address, size (-1: no access), detail.
+
+    Returns the record of a first event, else 0.
+    """
     table = load64(B + L.B_HAZARDS)
     count = load64(table + L.H_COUNT)
     for i in range(count):
@@ -64,7 +67,28 @@ def report(B: int, kind: int, site: int, other: int, thread: int, address: int, 
     store64(record + L.H_SIZE, size)
     store64(record + L.H_DETAIL, detail)
     store64(record + L.H_EVENTS, 1)
+    store64(record + L.H_OTHER_BLOCK, -1)
+    store64(record + L.H_OTHER_THREAD, -1)
     store64(table + L.H_COUNT, count + 1)
+    return record
+
+
+def report_pair(
+    B: int,
+    site: int,
+    other: int,
+    thread: int,
+    address: int,
+    size: int,
+    detail: int,
+    other_block: int,
+    other_thread: int,
+) -> int:
+    """A race, with the block and thread of the other access."""
+    record = report(B, L.RACE, site, other, thread, address, size, detail)
+    if record != 0:
+        store64(record + L.H_OTHER_BLOCK, other_block)
+        store64(record + L.H_OTHER_THREAD, other_thread)
     return 0
 
 

@@ -11,17 +11,20 @@ from loadsparse.gpu.simulator.engine import (
     cache,
     copies,
     counting,
+    history,
     jit,
     matrices,
     native,
+    order,
     places,
     races,
     records,
     scheduler,
     transfers,
+    views,
 )
 
-MODULES = (records, races, copies, places, counting, accesses, transfers, scheduler, matrices)
+MODULES = (records, views, order, history, races, copies, places, counting, accesses, transfers, scheduler, matrices)
 
 
 @functools.cache

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import layout as L
 from loadsparse.gpu.simulator.engine.copies import abandon
+from loadsparse.gpu.simulator.engine.history import forget_shared
 from loadsparse.gpu.simulator.engine.native import (
-    copy,
     ctz,
     fill,
     inline,
@@ -17,7 +17,14 @@ from loadsparse.gpu.simulator.engine.native import (
     store32,
     store64,
 )
-from loadsparse.gpu.simulator.engine.races import join, synchronise_all, synchronise_live, synchronise_some
+from loadsparse.gpu.simulator.engine.order import (
+    forget_cells,
+    share_views,
+    synchronise_all,
+    synchronise_live,
+    synchronise_some,
+    tick,
+)
 from loadsparse.gpu.simulator.engine.records import report, report_lanes, stop
 
 FRESH, FINISHED, GAVE_WAY, STOPPED = 0, 1, 2, 3
@@ -43,18 +50,23 @@ def start_block(B: int, linear: int, clear_bytes: int) -> int:
     local = load64(B + L.B_LOCAL_BYTES) * load64(B + L.B_WARP_COUNT) * 32
     fill(load64(B + L.B_LOCAL), 0, local)
     fill(load64(B + L.B_LOCAL_DEFINED), 0, local)
-    clock = load64(B + L.B_CLOCK) + 1
-    if clock >= L.CLOCK_LIMIT:
-        forget(B)
-        clock = 1
-    store64(B + L.B_CLOCK, clock)
+    clock = tick(B)
+    if clock - load64(B + L.B_CLOCK_BASE) >= L.CLOCK_LIMIT:
+        forget_cells(B)
     store64(B + L.B_FLOOR, clock)
+    if load64(B + L.B_EXACT) != 0:
+        forget_shared(B)
+        worker = load64(B + L.B_WORKER)
+        store64(worker + L.K_STAMP, load64(worker + L.K_STAMP) + 1)
+        store64(B + L.B_STAMP, load64(worker + L.K_STAMP))
     for i in range(16):
         fill(B + L.B_BARRIERS + i * L.BARRIER_BYTES, 0, L.BARRIER_BYTES)
     count = load64(B + L.B_WARP_COUNT)
     order = load64(B + L.B_ORDER)
     if order != 0:
-        fill(order, 0, 4 * 1024 * count * 32)
+        fill(order, 0, 4 * 32 * count * 32 * count)
+    if load64(B + L.B_VIEWS) != 0:
+        fill(load64(B + L.B_VIEWS), 0, L.V_BYTES * 32 * count)
     for index in range(count):
         W = warp_at(B, index)
         fill(W + L.W_PC, 0, 128)
@@ -66,17 +78,6 @@ def start_block(B: int, linear: int, clear_bytes: int) -> int:
         store64(W + L.W_STATUS, L.READY)
         fill(W + L.W_REGISTERS, 0, clear_bytes)
     store64(B + L.B_LIVE_WARPS, count)
-    return 0
-
-
-def forget(B: int) -> int:
-    """Clears the race history before the clock would overflow."""
-    if load64(B + L.B_WRITES) != 0:
-        size = 8 * (load64(B + L.B_SHARED_BYTES) // load64(B + L.B_GRANULE))
-        fill(load64(B + L.B_WRITES), 0, size)
-        fill(load64(B + L.B_READS), 0, size)
-        fill(load64(B + L.B_OLDER_READS), 0, size)
-    fill(load64(B + L.B_THREAD_FLOOR), 0, 4 * 1024)
     return 0
 
 
@@ -140,7 +141,8 @@ def deadlock(B: int) -> int:
 def run_blocks(B: int, first: int, stop: int, step: int, clear_bytes: int) -> int:
     """Runs every block of a range to its end, one at a time; for kernels whose block order cannot be observed."""
     linear = first
-    while linear < stop:
+    halt = load64(load64(B + L.B_WORKER) + L.K_HALT)
+    while linear < stop and load64(halt) == 0:
         start_block(B, linear, clear_bytes)
         state = GAVE_WAY
         while state == GAVE_WAY:
@@ -222,6 +224,8 @@ def order(B: int, number: int, arrived: int, waiting: int, missing: int, exited:
             synchronise_live(B, load64(B + L.B_WARP_BYTES))
     elif load64(B + L.B_ORDER) != 0:
         synchronise_some(B, load64(B + L.B_WARP_BYTES), number, arrived, waiting)
+    if load64(B + L.B_VIEWS) != 0:
+        share_views(B, load64(B + L.B_WARP_BYTES), number, arrived, waiting)
     return 0
 
 
@@ -333,26 +337,3 @@ def budget_spent(B: int, W: int, site: int, lane: int) -> int:
 
 def trapped(B: int, W: int, site: int, lane: int) -> int:
     return stop(B, W, L.TRAP, site, load64(W + L.W_INDEX) * 32 + lane, L.TRAPPED)
-
-
-def synchronise_lanes(B: int, W: int, mask: int) -> int:
-    """bar.warp.sync: the members' accesses are ordered among them."""
-    base = load64(W + L.W_INDEX) * 32
-    matrix = load64(B + L.B_ORDER)
-    first = ctz(mask)
-    clock = load64(B + L.B_CLOCK) + 1
-    store64(B + L.B_CLOCK, clock)
-    rest = mask & (mask - 1)
-    while rest != 0:
-        join(B, base + first, base + ctz(rest))
-        rest = rest & (rest - 1)
-    rest = mask
-    while rest != 0:
-        store32(matrix + 4 * ((base + first) * 1024 + base + ctz(rest)), clock)
-        rest = rest & (rest - 1)
-    rest = mask & (mask - 1)
-    while rest != 0:
-        lane = ctz(rest)
-        rest = rest & (rest - 1)
-        copy(matrix + 4096 * (base + lane), matrix + 4096 * (base + first), 128 * load64(B + L.B_WARP_COUNT))
-    return 0

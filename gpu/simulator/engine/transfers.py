@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import layout as L
-from loadsparse.gpu.simulator.engine.accesses import race_read_any, race_write_any
 from loadsparse.gpu.simulator.engine.copies import issue, pending_access, pending_source
 from loadsparse.gpu.simulator.engine.counting import count, count_sectors, count_wavefronts
 from loadsparse.gpu.simulator.engine.native import copy, ctz, fill, inline, invoke, load32, load64, lshr, store32
 from loadsparse.gpu.simulator.engine.places import admit, all_defined, host, landing, one_place, shadow
-from loadsparse.gpu.simulator.engine.races import cell_of, floor_of, race_read
+from loadsparse.gpu.simulator.engine.races import (
+    cell_of,
+    floor_of,
+    global_read,
+    global_write,
+    race_read,
+    shared_read,
+    shared_write,
+)
 from loadsparse.gpu.simulator.engine.records import peek, poke
 
 
@@ -41,6 +48,8 @@ def copy_lanes(B: int, W: int, site: int, mask: int, size: int, granule: int, ch
                 thread = load64(W + L.W_INDEX) * 32 + lane
                 if admit(B, site, thread, pointer, source, bytes_read, size, checks) != 0:
                     chosen = chosen | (1 << lane)
+                    if checks & L.CHECK_RACES:
+                        global_read(B, site, thread, source, bytes_read, 0)
         if chosen != 0:
             count_sectors(B, W, site, chosen, bytes_read, 1 - counted)
             counted = 1
@@ -71,7 +80,17 @@ def copy_lanes(B: int, W: int, site: int, mask: int, size: int, granule: int, ch
 
 @inline
 def combine_lanes(
-    B: int, W: int, site: int, mask: int, space: int, size: int, replaces: int, checks: int, outer: int, inner: int
+    B: int,
+    W: int,
+    site: int,
+    mask: int,
+    space: int,
+    size: int,
+    replaces: int,
+    kind: int,
+    checks: int,
+    outer: int,
+    inner: int,
 ) -> int:
     """atom and red: b in W_DATA, c in W_DATA + 256, old values to W_DATA + 512; `outer` and `inner` combine in global
     and in other memory.  Returns the legal lanes that reach global memory.
@@ -101,11 +120,13 @@ def combine_lanes(
             outside = outside | (1 << lane)
             if checks & L.CHECK_PENDING:
                 pending_source(B, site, thread, address, size)
+            if checks & L.CHECK_RACES:
+                global_write(B, W, site, lane, address, size, kind, 0)
         if place == L.SHARED:
             if checks & L.CHECK_PENDING:
                 pending_access(B, site, thread, offset, address, size, L.WRITE)
             if checks & L.CHECK_RACES:
-                race_write_any(B, W, site, lane, 0, offset, size, L.ATOMIC_BIT, 0)
+                shared_write(B, W, site, lane, 0, offset, size, kind, 0)
         poke(pointer, size, new)
         bits = 0
         if checks & L.CHECK_UNINITIALIZED or place == L.GLOBAL:
@@ -135,16 +156,19 @@ def read_rows(B: int, W: int, site: int, mask: int, space: int, count: int, gran
         pending = load64(B + L.B_PENDING_COUNT)
     thread = load64(W + L.W_INDEX) * 32
     floor = floor_of(B)
-    cell = cell_of(B, site, 0)
+    exact = load64(B + L.B_EXACT)
+    cell = cell_of(B, 0)
     writes = load64(B + L.B_WRITES)
     reads = load64(B + L.B_READS)
-    older = load64(B + L.B_OLDER_READS)
     for lane in range(8 * count):
         offset = load64(W + L.W_ADDRESS + 8 * lane)
         if pending != 0:
             pending_access(B, site, thread + lane, offset, offset, 16, L.READ)
         if checks & L.CHECK_RACES:
-            race_read(B, floor, cell, writes, reads, older, thread + lane, offset, 16, granule)
+            if exact != 0:
+                shared_read(B, site, thread + lane, offset, 16, 0)
+            else:
+                race_read(B, floor, cell, writes, reads, thread + lane, offset, 16, granule)
         copy(W + L.W_DATA + 16 * lane, data + offset, 16)
         if checks & L.CHECK_UNINITIALIZED:
             copy(W + L.W_MATRIX_DEFINED + 16 * lane, shadows + offset, 16)
@@ -174,7 +198,9 @@ def read_rows_checked(B: int, W: int, site: int, mask: int, space: int, count: i
             if checks & L.CHECK_PENDING:
                 pending_access(B, site, thread, offset, address, 16, L.READ)
             if checks & L.CHECK_RACES:
-                race_read_any(B, site, thread, offset, 16, 0)
+                shared_read(B, site, thread, offset, 16, 0)
+        if place == L.GLOBAL and checks & L.CHECK_RACES:
+            global_read(B, site, thread, address, 16, 0)
         copy(here, pointer, 16)
         bits = shadow(B, W, lane, place, offset, address)
         if bits == 0:

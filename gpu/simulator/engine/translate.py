@@ -34,14 +34,12 @@ from loadsparse.gpu.simulator.engine.blocks import (
 from loadsparse.gpu.simulator.engine.ir import FULL, Code, splat, vec
 from loadsparse.gpu.simulator.engine.leaving import Leaving, is_barrier_like
 from loadsparse.gpu.simulator.engine.lowering import CLOCKS, TABLE, Frame, Lowering, element_of, refuse
-from loadsparse.gpu.simulator.engine.memory import narrowest_access
+from loadsparse.gpu.simulator.engine.memory import narrowest_access, orders_by_atomics
 from loadsparse.gpu.simulator.layout import Layout
 from loadsparse.gpu.simulator.program import Instruction, Kernel, Register, Special
 from loadsparse.gpu.simulator.request import Checks
 
-SILENT = frozenset(
-    {"membar", "fence", "prefetch", "prefetchu", "discard", "applypriority", "pmevent", "griddepcontrol"}
-)
+SILENT = frozenset({"prefetch", "prefetchu", "discard", "applypriority", "pmevent", "griddepcontrol"})
 
 
 class Translation(Leaving):
@@ -53,13 +51,10 @@ class Translation(Leaving):
         self.code = Code()
         self.masked = False
         slots, defined_slots, self.clear_bytes, self.warp_bytes = self._place_registers()
-        granule = narrowest_access(kernel)
+        granule = narrowest_access(kernel, layout.SHARED)
         self.frame = Frame(kernel, self.flow, checks, arch, granule, place.shared_bytes, slots, defined_slots)
         self.frame.has_copies = any(i.name == "cp" for i in kernel.instructions)
-        self.frame.orders_by_atomics = any(
-            i.name in ("membar", "fence") or {"acquire", "release", "acq_rel"} & set(i.modifiers)
-            for i in kernel.instructions
-        )
+        self.frame.orders_by_atomics = orders_by_atomics(kernel)
         self.frame.reads_clock = any(
             isinstance(o, Special) and o.name in CLOCKS for i in kernel.instructions for o in i.operands
         )

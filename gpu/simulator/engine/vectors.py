@@ -9,9 +9,9 @@ ROWS = (2, 4, 8)
 
 ARITY = {
     **{f"suspicious_{n}": 3 for n in ROWS},
-    **{f"recent_{n}": 4 for n in ROWS},
-    **{f"push_reads_{n}": 4 for n in ROWS},
-    **{f"mark_writes_{n}": 4 for n in ROWS},
+    **{f"busy_{n}": 4 for n in ROWS},
+    **{f"note_reads_{n}": 3 for n in ROWS},
+    **{f"mark_writes_{n}": 3 for n in ROWS},
     "bank_waves": 2,
     "row_banks": 2,
     "stride_of": 2,
@@ -40,91 +40,88 @@ def _pointers(*names: str) -> str:
     return "\n".join(f"  %{n}.p = inttoptr i64 %{n} to ptr" for n in names)
 
 
-_WHO = """\
-  %w.s = lshr {v} %{cells}, splat (i64 {shift})
-  %who = and {v} %w.s, splat (i64 {mask})"""
+_MARKS = """\
+  %{cells}.late = icmp uge {v} %{cells}, %f
+  %{cells}.x = xor {v} %{cells}, %me
+  %{cells}.who = and {v} %{cells}.x, splat (i32 {others})
+  %{cells}.other = icmp ne {v} %{cells}.who, zeroinitializer
+  %{cells}.bad = and <{n} x i1> %{cells}.late, %{cells}.other"""
 
 
-def _who(v: str, cells: str) -> str:
-    """Lines that extract the threads of cells."""
-    return _WHO.format(v=v, cells=cells, shift=layout.THREAD_SHIFT, mask=layout.THREAD_MASK)
+def _marks(n: int, cells: str) -> str:
+    """Lines that find the cells at or above the floor that tell of more than the thread of `mine`."""
+    return _MARKS.format(v=f"<{n} x i32>", n=n, cells=cells, others=layout.MANY | layout.THREAD_MASK)
+
+
+def _any(n: int, flags: str) -> str:
+    return f"""\
+  %bits = bitcast <{n} x i1> %{flags} to i{n}
+  %any = icmp ne i{n} %bits, 0
+  %r = zext i1 %any to i64
+  ret i64 %r"""
 
 
 def _suspicious(n: int) -> str:
-    """1 if any cell is at or above the floor and by another thread."""
-    v = f"<{n} x i64>"
+    """1 if any cell of a row is such."""
+    v = f"<{n} x i32>"
     return _define(
         f"suspicious_{n}",
-        "cells floor thread",
-        f"""{_pointers("cells")}
-{_splat(v, n, "i64", "f", "floor")}
-{_splat(v, n, "i64", "t", "thread")}
-  %c = load {v}, ptr %cells.p, align 8
-  %late = icmp sge {v} %c, %f
-{_who(v, "c")}
-  %other = icmp ne {v} %who, %t
-  %bad = and <{n} x i1> %late, %other
-  %bits = bitcast <{n} x i1> %bad to i{n}
-  %any = icmp ne i{n} %bits, 0
-  %r = zext i1 %any to i64
-  ret i64 %r""",
+        "writes floor mine",
+        f"""{_pointers("writes")}
+{_splat(v, n, "i32", "f", "floor")}
+{_splat(v, n, "i32", "me", "mine")}
+  %c = load {v}, ptr %writes.p, align 4
+{_marks(n, "c")}
+{_any(n, "c.bad")}""",
     )
 
 
-def _recent(n: int) -> str:
-    """1 if any cell of three rows is at or above the floor."""
-    v = f"<{n} x i64>"
-    return f"declare {v} @llvm.smax.v{n}i64({v}, {v})\n" + _define(
-        f"recent_{n}",
-        "writes reads older floor",
-        f"""{_pointers("writes", "reads", "older")}
-{_splat(v, n, "i64", "f", "floor")}
-  %a = load {v}, ptr %writes.p, align 8
-  %b = load {v}, ptr %reads.p, align 8
-  %c = load {v}, ptr %older.p, align 8
-  %d = call {v} @llvm.smax.v{n}i64({v} %a, {v} %b)
-  %e = call {v} @llvm.smax.v{n}i64({v} %d, {v} %c)
-  %late = icmp sge {v} %e, %f
-  %bits = bitcast <{n} x i1> %late to i{n}
-  %any = icmp ne i{n} %bits, 0
-  %r = zext i1 %any to i64
-  ret i64 %r""",
-    )
-
-
-def _push_reads(n: int) -> str:
-    """The last read becomes the older one, unless it was by the same thread; `cell` becomes the last."""
-    v = f"<{n} x i64>"
+def _busy(n: int) -> str:
+    """1 if any cell of two rows is such."""
+    v = f"<{n} x i32>"
     return _define(
-        f"push_reads_{n}",
-        "reads older cell thread",
-        f"""{_pointers("reads", "older")}
-{_splat(v, n, "i64", "x", "cell")}
-{_splat(v, n, "i64", "t", "thread")}
-  %last = load {v}, ptr %reads.p, align 8
-{_who(v, "last")}
-  %same = icmp eq {v} %who, %t
-  %some = icmp ne {v} %last, zeroinitializer
-  %own = and <{n} x i1> %same, %some
-  %kept = load {v}, ptr %older.p, align 8
-  %o = select <{n} x i1> %own, {v} %kept, {v} %last
-  store {v} %o, ptr %older.p, align 8
-  store {v} %x, ptr %reads.p, align 8
+        f"busy_{n}",
+        "writes reads floor mine",
+        f"""{_pointers("writes", "reads")}
+{_splat(v, n, "i32", "f", "floor")}
+{_splat(v, n, "i32", "me", "mine")}
+  %c = load {v}, ptr %writes.p, align 4
+  %d = load {v}, ptr %reads.p, align 4
+{_marks(n, "c")}
+{_marks(n, "d")}
+  %bad = or <{n} x i1> %c.bad, %d.bad
+{_any(n, "bad")}""",
+    )
+
+
+def _note_reads(n: int) -> str:
+    """`mine` becomes the last read, with MANY where others read since the floor."""
+    v = f"<{n} x i32>"
+    return _define(
+        f"note_reads_{n}",
+        "reads floor mine",
+        f"""{_pointers("reads")}
+{_splat(v, n, "i32", "f", "floor")}
+{_splat(v, n, "i32", "me", "mine")}
+  %c = load {v}, ptr %reads.p, align 4
+{_marks(n, "c")}
+  %many = or {v} %me, splat (i32 {layout.MANY})
+  %new = select <{n} x i1> %c.bad, {v} %many, {v} %me
+  store {v} %new, ptr %reads.p, align 4
   ret i64 0""",
     )
 
 
 def _mark_writes(n: int) -> str:
-    """`cell` becomes the last write; the reads are forgotten."""
-    v = f"<{n} x i64>"
+    """`mine` becomes the last write; the reads are forgotten."""
+    v = f"<{n} x i32>"
     return _define(
         f"mark_writes_{n}",
-        "writes reads older cell",
-        f"""{_pointers("writes", "reads", "older")}
-{_splat(v, n, "i64", "x", "cell")}
-  store {v} %x, ptr %writes.p, align 8
-  store {v} zeroinitializer, ptr %reads.p, align 8
-  store {v} zeroinitializer, ptr %older.p, align 8
+        "writes reads mine",
+        f"""{_pointers("writes", "reads")}
+{_splat(v, n, "i32", "me", "mine")}
+  store {v} %me, ptr %writes.p, align 4
+  store {v} zeroinitializer, ptr %reads.p, align 4
   ret i64 0""",
     )
 
@@ -276,5 +273,5 @@ def _outside_of() -> str:
 
 def text() -> str:
     """All primitives."""
-    parts = [f(n) for n in ROWS for f in (_suspicious, _recent, _push_reads, _mark_writes)]
+    parts = [f(n) for n in ROWS for f in (_suspicious, _busy, _note_reads, _mark_writes)]
     return "\n".join([*parts, _bank_waves(), _row_banks(), _stride_of(), _outside_of()])

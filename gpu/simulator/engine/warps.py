@@ -217,6 +217,14 @@ def warp_barrier(x: Lowering, instruction: Instruction) -> None:
 __all__ = ["gather", "report_undefined", "suspend"]
 
 
+@lowers("membar", "fence")
+def fence(x: Lowering, instruction: Instruction) -> None:
+    """Orders strong accesses, where a kernel has any that order."""
+    if x.frame.orders_by_atomics and x.frame.checks.races:
+        wide = not {"cta", "cluster"} & set(instruction.modifiers)
+        call_runtime(x, "fence_lanes", "%Bi", "%Wi", widen(x, x.mask), int(wide))
+
+
 @lowers("match")
 def match(x: Lowering, instruction: Instruction) -> None:
     """any: the participants with this lane's value; all: everyone's mask if all values agree, else 0."""

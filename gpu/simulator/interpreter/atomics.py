@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadsparse.gpu.simulator.interpreter import floats, integers, memory
-from loadsparse.gpu.simulator.interpreter.loads import check_address, location, order, report_values
+from loadsparse.gpu.simulator.interpreter.loads import check_address, is_wide, location, order, report_values
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, Operation, mask
 from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
+from loadsparse.gpu.simulator.interpreter.races import Strength
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
 from loadsparse.gpu.simulator.program import WIDTH, Instruction
 
@@ -66,6 +67,7 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
     write = destination(place, operands[0] if returns else None, width)
     combine = {where: operation(name, kind, where) for where in ("global", "shared")}
     acquire, release = bool({"acquire", "acq_rel"} & set(modifiers)), bool({"release", "acq_rel"} & set(modifiers))
+    strength = Strength(True, is_wide(modifiers))
 
     def execute(warp: Warp, lanes: Flags) -> None:
         check_address(machine, warp, index, lanes, used)
@@ -74,7 +76,7 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
         numbers = [take(warp) for take in read]
         b, c = numbers[0], numbers[-1]
         old, known = np.zeros(WARP, U), np.zeros(WARP, bool)
-        order(machine, warp, lanes, addresses, space, acquire, release, True, True)
+        order(machine, warp, lanes, addresses, space, acquire, release, True, True, strength.wide)
         for part in memory.access(machine, warp, index, lanes, addresses, size, space):
             memory.count(machine, index, part, addresses, size, part.window.space)
             window = part.window
@@ -82,7 +84,6 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
             if window.space == "global":
                 leaked = part.lanes & ~operand_known
                 report_values(machine, warp, index, leaked, addresses, size)
-                warp.block.copies.source_written(index, warp, part, addresses, size)
             for lane in np.flatnonzero(part.lanes).tolist():
                 start = int(window.start[lane] + part.offsets[lane])
                 cells = slice(start, start + size)
@@ -91,11 +92,11 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
                 at = slice(lane, lane + 1)
                 new = int(apply(old[at], b[at], c[at])[0]) & int(mask(width))
                 data = np.frombuffer(new.to_bytes(size, "little"), np.uint8)
-                if window.space == "shared":
+                if window.space in ("shared", "global"):
                     one = memory.Part(window, _only(lane), part.offsets)
                     spread = np.zeros((WARP, size), np.uint8)
                     spread[lane] = data
-                    memory.shared_write(machine, warp, index, one, spread, addresses, True)
+                    memory.watch_write(machine, warp, index, one, spread, addresses, strength)
                 window.data[cells] = data
                 if window.defined is not None:
                     sure = operand_known[lane] and (name == "exch" or known[lane])

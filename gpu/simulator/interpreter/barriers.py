@@ -88,10 +88,10 @@ class BlockBarriers:
             if arrival.finish is not None:
                 result = {"popc": sum(values), "and": all(values), "or": any(values)}[arrival.operation]
                 arrival.finish(arrival.warp, arrival.lanes, int(result))
-        if self.block.races is not None:
+        if self.block.order is not None:
             released = np.concatenate([a.warp.threads[a.lanes] for a in arrivals])
             acquiring = [a.warp.threads[a.lanes] for a in arrivals if a.waits]
-            self.block.races.join(released, np.concatenate(acquiring) if acquiring else released[:0])
+            self.block.order.join(released, np.concatenate(acquiring) if acquiring else released[:0])
 
 
 def lanes_of(value: Lanes, lanes: Flags) -> int:

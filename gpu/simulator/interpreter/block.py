@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from loadsparse.gpu.simulator.interpreter.barriers import BlockBarriers
 from loadsparse.gpu.simulator.interpreter.copies import Copies
-from loadsparse.gpu.simulator.interpreter.races import Races
+from loadsparse.gpu.simulator.interpreter.order import Order
+from loadsparse.gpu.simulator.interpreter.races import History
 from loadsparse.gpu.simulator.interpreter.warp import LANES, WARP, Warp
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, LOCAL, PARAM, SHARED
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
@@ -52,8 +54,21 @@ class Block:
             for number in range(warps)
         ]
         self.barriers = BlockBarriers(self)
-        self.races = Races(self, machine.granule, size) if request.checks.races else None
+        watched = request.checks.races
+        self.order = Order(self, machine.messages) if watched else None
+        self.shared_history = History(machine.shared_granule, 0) if watched else None
         self.copies = Copies(self)
+
+    def history(self, number: int) -> History | None:
+        """What the memory of a window remembers for the sake of races; None where nobody shares it or looks."""
+        if number == SHARED or self.order is None:
+            return self.shared_history
+        if number in (LOCAL, PARAM):
+            return None
+        found = self.machine.histories.get(number)
+        if found is None:
+            found = self.machine.histories[number] = History(self.machine.global_granule, number << ALLOCATION_BITS)
+        return found
 
     def finished(self) -> bool:
         return all(warp.finished() for warp in self.warps)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from loadsparse.gpu.simulator.interpreter.races import WEAK
+from loadsparse.gpu.simulator.request import SHARED
+
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.block import Block
     from loadsparse.gpu.simulator.interpreter.memory import Part
@@ -100,9 +103,10 @@ class Copies:
         own = self.pending[copy.offset : copy.offset + copy.data.size]
         own[own == copy.number] = -1
         del self.flying[copy.number]
-        if self.block.races is not None:
-            where = np.array([copy.offset])
-            self.block.races.written(np.array([thread]), where, copy.data[None, :], copy.instruction)
+        history = self.block.history(SHARED)
+        if history is not None:
+            where, data = np.array([copy.offset]), copy.data[None, :]
+            history.written(self.block, np.array([thread]), where, data, None, copy.instruction, WEAK)
 
     def touched(
         self,

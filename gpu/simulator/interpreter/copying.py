@@ -82,6 +82,7 @@ def _issue(machine: Machine, place: Place, instruction: Instruction, index: int)
                 if part.window.defined is not None:
                     known[part.lanes, :width] = part.window.defined[where]
                 memory.count(machine, index, part, start, width, "global")
+                memory.watch_read(machine, warp, index, part, width, start)
                 legal |= part.lanes
         for part in memory.access(machine, warp, index, legal, to, size, "shared"):
             memory.count(machine, index, part, to, size, "shared")

@@ -10,16 +10,23 @@ import numpy as np
 from loadsparse.gpu.simulator.interpreter import memory
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes
 from loadsparse.gpu.simulator.interpreter.operands import Place, Source, address, defined, destination, rows, source
+from loadsparse.gpu.simulator.interpreter.races import Strength
 from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.interpreter.widths import vector_length
 from loadsparse.gpu.simulator.program import WIDTH, Address, Instruction, Operand, Vector
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, LOCAL, PARAM, SHARED
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
 
 Execute = Callable[[Warp, Flags], None]
 STRONG = frozenset({"volatile", "relaxed", "acquire", "release"})
-"""Accesses that count as atomic; PTX treats volatile as relaxed with system scope."""
+"""Loads and stores that are strong; PTX treats volatile as relaxed with system scope."""
+
+
+def is_wide(modifiers: tuple[str, ...]) -> bool:
+    """True unless the scope of a strong access or a fence is one block (clusters of several are not simulated)."""
+    return not {"cta", "cluster"} & set(modifiers)
 
 
 def elements(operand: Operand, count: int) -> tuple[Operand | None, ...]:
@@ -54,19 +61,20 @@ def _load(machine: Machine, place: Place, instruction: Instruction, index: int) 
     width, space = WIDTH[kind], memory.space_of(modifiers)
     where, used = location(place, instruction.operands[1])
     writers = [destination(place, e, width, kind.startswith("s")) for e in elements(instruction.operands[0], count)]
-    strong = bool(STRONG & set(modifiers))
+    strong, wide = bool(STRONG & set(modifiers)), is_wide(modifiers)
+    strength = Strength(strong, wide, "nc" in modifiers or instruction.name == "ldu")
     acquire = "acquire" in modifiers
     step = width // 8
 
     def execute(warp: Warp, lanes: Flags) -> None:
         check_address(machine, warp, index, lanes, used)
         addresses = where(warp)
-        data, known = memory.load(machine, warp, index, lanes, addresses, step * count, space, strong)
+        data, known = memory.load(machine, warp, index, lanes, addresses, step * count, space, strength)
         for number, write in enumerate(writers):
             part = slice(number * step, (number + 1) * step)
             write(warp, lanes, memory.from_bytes(data[:, part]), np.logical_and.reduce(known[:, part], axis=1))
         if strong:
-            order(machine, warp, lanes, addresses, space, acquire, False, True, False)
+            order(machine, warp, lanes, addresses, space, acquire, False, True, False, wide)
 
     return execute
 
@@ -79,7 +87,7 @@ def _store(machine: Machine, place: Place, instruction: Instruction, index: int)
     values = elements(instruction.operands[1], count)
     read = [source(place, value, kind) for value in values]
     value_rows = [rows(place, value) for value in values]
-    strong = bool(STRONG & set(modifiers))
+    strong, wide = bool(STRONG & set(modifiers)), is_wide(modifiers)
     release = "release" in modifiers
     step = width // 8
 
@@ -87,10 +95,10 @@ def _store(machine: Machine, place: Place, instruction: Instruction, index: int)
         check_address(machine, warp, index, lanes, used)
         addresses = where(warp)
         if strong:
-            order(machine, warp, lanes, addresses, space, False, release, False, True)
+            order(machine, warp, lanes, addresses, space, False, release, False, True, wide)
         data = np.concatenate([memory.to_bytes(take(warp), width) for take in read], axis=1)
         known = np.repeat(np.stack([defined(warp, r) for r in value_rows], axis=1), step, axis=1)
-        leaked = memory.store(machine, warp, index, lanes, addresses, data, known, space, strong)
+        leaked = memory.store(machine, warp, index, lanes, addresses, data, known, space, Strength(strong, wide))
         report_values(machine, warp, index, leaked, addresses, step * count)
 
     return execute
@@ -112,16 +120,21 @@ def order(
     release: bool,
     reads: bool,
     writes: bool,
+    wide: bool = True,
 ) -> None:
-    """Ordering effects of an atomic access to shared memory."""
-    races = warp.block.races
-    if races is None:
+    """Ordering effects of a strong access to shared or global memory."""
+    clocks = warp.block.order
+    if clocks is None or space in ("local", "param"):
         return
     for lane in np.flatnonzero(lanes).tolist():
         where = int(addresses[lane])
-        if space == "shared" or (space == "generic" and where >> 36 == 1):
-            thread = int(warp.threads[lane])
-            races.synchronise(thread, where & ((1 << 36) - 1), acquire, release, reads, writes)
+        if space == "shared":
+            where |= SHARED << ALLOCATION_BITS
+        number = where >> ALLOCATION_BITS
+        if number in (LOCAL, PARAM):
+            continue
+        thread = int(warp.threads[lane])
+        clocks.synchronise(thread, where, acquire, release, reads, writes, wide and number != SHARED)
 
 
 def _nothing(machine: Machine, place: Place, instruction: Instruction, index: int) -> Execute:

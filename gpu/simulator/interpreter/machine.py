@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from loadsparse.gpu.simulator.interpreter.dispatch import Execute, decode
 from loadsparse.gpu.simulator.interpreter.numbers import Flags
 from loadsparse.gpu.simulator.interpreter.observe import Event, Observer
 from loadsparse.gpu.simulator.interpreter.operands import Place
+from loadsparse.gpu.simulator.interpreter.order import Messages
+from loadsparse.gpu.simulator.interpreter.races import History
 from loadsparse.gpu.simulator.interpreter.warp import Warp
-from loadsparse.gpu.simulator.interpreter.widths import shared_width
+from loadsparse.gpu.simulator.interpreter.widths import global_width, shared_width
 from loadsparse.gpu.simulator.layout import layout
 from loadsparse.gpu.simulator.program import Instruction
 from loadsparse.gpu.simulator.request import COUNTERS, QUANTUM, Hazard, HazardKind, Outcome, Request
@@ -66,7 +69,9 @@ class Machine:
         self.stopped: HazardKind | None = None
         self.printed: list[str] = []
         self.thread_instructions = 0
-        self.granule = self._granule()
+        self.shared_granule, self.global_granule = self._granule(shared_width), self._granule(global_width)
+        self.messages = Messages()
+        self.histories: dict[int, History] = {}
         self.random = random.Random(request.seed) if request.schedule == "adversarial" else None
         self.code: list[Execute] = []
         for function, place in zip(self.layout.functions, self.places, strict=True):
@@ -87,9 +92,9 @@ class Machine:
         number = max(n for n, f in enumerate(self.layout.functions) if self.layout.start[f.name] <= index)
         return self.places[number]
 
-    def _granule(self) -> int:
-        """Width of the narrowest shared or generic access, at most 4 bytes."""
-        widths = [shared_width(instruction) for instruction in self.instructions]
+    def _granule(self, reach: Callable[[Instruction], int | None]) -> int:
+        """Width of the narrowest access that may reach a space, at most 4 bytes."""
+        widths = [reach(instruction) for instruction in self.instructions]
         return min([width for width in widths if width], default=4)
 
     def _block_starts(self) -> frozenset[int]:
@@ -111,6 +116,8 @@ class Machine:
         address: int | None = None,
         size: int | None = None,
         detail: str = "",
+        other_block: int | None = None,
+        other_thread: int | None = None,
     ) -> None:
         """Records the first occurrence of (kind, instruction, other) and counts the rest."""
         switch = SWITCH.get(kind)
@@ -120,7 +127,9 @@ class Machine:
         if known is not None:
             known.count += 1
             return
-        self.hazards[kind, instruction, other] = Hazard(kind, instruction, other, block, thread, address, size, detail)
+        self.hazards[kind, instruction, other] = Hazard(
+            kind, instruction, other, block, thread, address, size, detail, 1, other_block, other_thread
+        )
 
     def lane_hazard(
         self,

@@ -69,8 +69,7 @@ def _ldmatrix(machine: Machine, place: Place, instruction: Instruction, index: i
             data[part.lanes] = part.window.data[rows_of]
             if part.window.defined is not None:
                 known[part.lanes] = part.window.defined[rows_of] != 0
-            if part.window.space == "shared":
-                memory.shared_read(machine, warp, index, part, 16, addresses, False)
+            memory.watch_read(machine, warp, index, part, 16, addresses)
         _count(machine, index, parts)
         cells = data.view("<u2").astype(U)
         sure = known.reshape(WARP, 8, 2).all(axis=2)
@@ -112,8 +111,7 @@ def _stmatrix(machine: Machine, place: Place, instruction: Instruction, index: i
         sure = np.repeat(known, 2, axis=1)
         parts = memory.access(machine, warp, index, givers, addresses, 16, space)
         for part in parts:
-            if part.window.space == "shared":
-                memory.shared_write(machine, warp, index, part, data, addresses, False)
+            memory.watch_write(machine, warp, index, part, data, addresses)
             memory.put(part, part.index(16), data, sure)
         _count(machine, index, parts)
 

@@ -15,6 +15,7 @@ from loadsparse.gpu.simulator.interpreter import memory
 from loadsparse.gpu.simulator.interpreter.loads import check_address, location, order
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes
 from loadsparse.gpu.simulator.interpreter.operands import Place, Source, defined, destination, rows, source
+from loadsparse.gpu.simulator.interpreter.races import STRONG
 from loadsparse.gpu.simulator.interpreter.warp import LANES, WARP, Warp
 from loadsparse.gpu.simulator.program import Instruction
 
@@ -111,9 +112,8 @@ def _arrive(
                 only = np.equal(LANES, lane)
                 data = np.zeros((WARP, SIZE), np.uint8)
                 data[lane] = np.frombuffer(after.to_bytes(SIZE, "little"), np.uint8)
-                if part.window.space == "shared":
-                    one = memory.Part(part.window, only, part.offsets)
-                    memory.shared_write(machine, warp, index, one, data, addresses, True)
+                one = memory.Part(part.window, only, part.offsets)
+                memory.watch_write(machine, warp, index, one, data, addresses, STRONG)
                 order(machine, warp, only, addresses, space, False, True, True, True)
                 states[lane] = word
                 known[lane] = part.window.defined is None or bool(part.window.defined[cells].all())
@@ -135,7 +135,7 @@ def _wait(
     def execute(warp: Warp, lanes: Flags) -> None:
         check_address(machine, warp, index, lanes, used)
         addresses = where(warp)
-        data, known = memory.load(machine, warp, index, lanes, addresses, SIZE, space, True)
+        data, known = memory.load(machine, warp, index, lanes, addresses, SIZE, space, STRONG)
         phase = memory.from_bytes(data) >> U(63)
         wanted = token(warp) & U(1) if parity else token(warp) >> U(63)
         over = phase != wanted

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from loadsparse.gpu.simulator.interpreter.counters import sectors, wavefronts
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes
+from loadsparse.gpu.simulator.interpreter.races import WEAK, Strength
 from loadsparse.gpu.simulator.interpreter.warp import LANES, WARP, Warp
 from loadsparse.gpu.simulator.request import (
     ALLOCATION_BITS,
@@ -34,6 +35,7 @@ Bytes = NDArray[np.uint8]
 class Window:
     """Memory that some lanes address: lane i's byte at offset o is `data[start[i] + o]`, for o < `size`."""
 
+    number: int
     space: str
     data: Bytes
     defined: Bytes | None
@@ -70,15 +72,19 @@ def _window(machine: Machine, warp: Warp, number: int) -> Window | None:
     zero = np.zeros(WARP, np.int64)
     block = warp.block
     if number == SHARED:
-        return Window("shared", block.shared, block.shared_defined, zero, block.shared.size)
+        return Window(number, "shared", block.shared, block.shared_defined, zero, block.shared.size)
     if number == LOCAL:
-        return Window("local", block.local, block.local_defined, warp.threads * block.local_bytes, block.local_bytes)
+        return Window(
+            number, "local", block.local, block.local_defined, warp.threads * block.local_bytes, block.local_bytes
+        )
     if number == PARAM:
-        return Window("param", block.param, block.param_defined, warp.threads * block.param_bytes, block.param_bytes)
+        return Window(
+            number, "param", block.param, block.param_defined, warp.threads * block.param_bytes, block.param_bytes
+        )
     allocation = machine.request.allocations.get(number)
     if allocation is None:
         return None
-    return Window("global", allocation.data, allocation.defined, zero, allocation.data.size)
+    return Window(number, "global", allocation.data, allocation.defined, zero, allocation.data.size)
 
 
 def _windows(
@@ -122,7 +128,14 @@ def access(
 
 
 def load(
-    machine: Machine, warp: Warp, index: int, lanes: Flags, address: Lanes, size: int, space: str, atomic: bool = False
+    machine: Machine,
+    warp: Warp,
+    index: int,
+    lanes: Flags,
+    address: Lanes,
+    size: int,
+    space: str,
+    strength: Strength = WEAK,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """(bytes[32, size], defined[32, size]) of the lanes; dropped accesses give 0, not defined."""
     data = np.zeros((WARP, size), np.uint8)
@@ -132,8 +145,7 @@ def load(
         data[part.lanes] = window.data[where]
         known[part.lanes] = True if window.defined is None else window.defined[where] != 0
         count(machine, index, part, address, size, window.space)
-        if window.space == "shared":
-            shared_read(machine, warp, index, part, size, address, atomic)
+        watch_read(machine, warp, index, part, size, address, strength)
     return data, known
 
 
@@ -146,7 +158,7 @@ def store(
     data: Bytes,
     known: NDArray[np.bool_],
     space: str,
-    atomic: bool = False,
+    strength: Strength = WEAK,
 ) -> Flags:
     """Writes bytes[32, size]; returns the lanes that stored something undefined to global memory."""
     size = data.shape[1]
@@ -154,11 +166,9 @@ def store(
     for part in access(machine, warp, index, lanes, address, size, space):
         window, where = part.window, part.index(size)
         count(machine, index, part, address, size, window.space, "store")
-        if window.space == "shared":
-            shared_write(machine, warp, index, part, data, address, atomic)
-        elif window.space == "global":
+        watch_write(machine, warp, index, part, data, address, strength)
+        if window.space == "global":
             leaked |= part.lanes & ~known.all(axis=1)
-            warp.block.copies.source_written(index, warp, part, address, size)
         put(part, where, data, known)
     return leaked
 
@@ -171,22 +181,31 @@ def put(part: Part, where: NDArray[np.int64], data: Bytes, known: NDArray[np.boo
         window.defined[where] = 1 if window.space == "global" else known[part.lanes]
 
 
-def shared_read(machine: Machine, warp: Warp, index: int, part: Part, size: int, address: Lanes, atomic: bool) -> None:
-    """Race and pending checks of a shared read."""
-    lanes = np.flatnonzero(part.lanes)
-    warp.block.copies.touched(index, warp, lanes, part.offsets[lanes], size, address, "read")
-    if warp.block.races is not None:
-        warp.block.races.read(warp.threads[lanes], part.offsets[lanes], size, index, atomic)
-
-
-def shared_write(
-    machine: Machine, warp: Warp, index: int, part: Part, data: Bytes, address: Lanes, atomic: bool
+def watch_read(
+    machine: Machine, warp: Warp, index: int, part: Part, size: int, address: Lanes, strength: Strength = WEAK
 ) -> None:
-    """Race and pending checks of a shared write."""
+    """Race and pending checks of a read of shared or global memory."""
     lanes = np.flatnonzero(part.lanes)
-    warp.block.copies.touched(index, warp, lanes, part.offsets[lanes], data.shape[1], address, "write")
-    if warp.block.races is not None:
-        warp.block.races.written(warp.threads[lanes], part.offsets[lanes], data[lanes], index, atomic)
+    if part.window.space == "shared":
+        warp.block.copies.touched(index, warp, lanes, part.offsets[lanes], size, address, "read")
+    history = warp.block.history(part.window.number)
+    if history is not None:
+        history.read(warp.block, warp.threads[lanes], part.offsets[lanes], size, index, strength)
+
+
+def watch_write(
+    machine: Machine, warp: Warp, index: int, part: Part, data: Bytes, address: Lanes, strength: Strength = WEAK
+) -> None:
+    """Race and pending checks of a write to shared or global memory, before its bytes are there."""
+    lanes, size = np.flatnonzero(part.lanes), data.shape[1]
+    if part.window.space == "shared":
+        warp.block.copies.touched(index, warp, lanes, part.offsets[lanes], size, address, "write")
+    elif part.window.space == "global":
+        warp.block.copies.source_written(index, warp, part, address, size)
+    history = warp.block.history(part.window.number)
+    if history is not None:
+        held = part.window.data[part.index(size)]
+        history.written(warp.block, warp.threads[lanes], part.offsets[lanes], data[lanes], held, index, strength)
 
 
 def count(

@@ -9,6 +9,7 @@ import numpy as np
 
 from loadsparse.gpu.simulator.interpreter.barriers import Waiting, lanes_of
 from loadsparse.gpu.simulator.interpreter.collectives import members
+from loadsparse.gpu.simulator.interpreter.loads import is_wide
 from loadsparse.gpu.simulator.interpreter.numbers import Flags
 from loadsparse.gpu.simulator.interpreter.operands import ALL, Place, destination, source
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
@@ -59,16 +60,18 @@ def _warp(machine: Machine, place: Place, instruction: Instruction, index: int) 
 
     def execute(warp: Warp, lanes: Flags) -> None:
         members(machine, warp, index, lanes, masks(warp))
-        if warp.block.races is not None:
-            warp.block.races.join(warp.threads[lanes], warp.threads[lanes])
+        if warp.block.order is not None:
+            warp.block.order.join(warp.threads[lanes], warp.threads[lanes])
 
     return execute
 
 
 def _fence(machine: Machine, place: Place, instruction: Instruction, index: int) -> Execute:
+    wide = is_wide(instruction.modifiers)
+
     def execute(warp: Warp, lanes: Flags) -> None:
-        if warp.block.races is not None:
-            warp.block.races.fence(warp.threads[lanes])
+        if warp.block.order is not None:
+            warp.block.order.fence(warp.threads[lanes], wide)
 
     return execute
 

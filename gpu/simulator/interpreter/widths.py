@@ -9,6 +9,17 @@ def vector_length(modifiers: tuple[str, ...]) -> int:
     return 4 if "v4" in modifiers else 2 if "v2" in modifiers else 1
 
 
+def global_width(instruction: Instruction) -> int | None:
+    """Bytes per lane of an access that may reach global memory, or None."""
+    name, modifiers = instruction.name, instruction.modifiers
+    reaches = not any(m in ("local", "const") or m.startswith(("param", "shared")) for m in modifiers)
+    if name in ("ld", "ldu", "st", "atom", "red") and reaches:
+        return min(4, WIDTH[modifiers[-1]] // 8 * vector_length(modifiers))
+    if name == "wmma" and "mma" not in modifiers and reaches:
+        return min(4, WIDTH[modifiers[-1]] // 8)
+    return None
+
+
 def shared_width(instruction: Instruction) -> int | None:
     """Bytes per lane of an access that may reach shared memory, or None."""
     name, modifiers = instruction.name, instruction.modifiers
