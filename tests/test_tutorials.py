@@ -84,6 +84,8 @@ def complaints(script: Path) -> Iterator[str]:
         yield "it opens with a title and a question in italics"
     if cells[1].cell_type != "code" or "show(" not in cells[1].source:
         yield "the question is followed by a picture"
+    elif "hide-input" not in cells[1].metadata.get("tags", []):
+        yield "the code of the first picture is folded away (tag hide-input)"
     minutes = re.search(r"^\| Time \| (\d+) minutes", text, re.MULTILINE)
     if not minutes or not 20 <= int(minutes[1]) <= 40:
         yield "it states a time of 20 to 40 minutes"

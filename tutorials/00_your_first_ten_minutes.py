@@ -3,7 +3,7 @@
 #
 # *You have a laptop and no GPU. Can you write a GPU program, run it, and know that it is right?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pictures import canvas, cells, flow, show
 
 show(

@@ -3,7 +3,7 @@
 #
 # *A language model answers one token at a time. Why does a GPU that can do 312 trillion operations a second spend most of that time waiting?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pictures import canvas, flow, show
 
 show(

@@ -3,7 +3,7 @@
 #
 # *A thousand threads want to add up a thousand numbers, but none of them can see when another has finished. How do they add without losing any?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import numpy as np
 from pictures import canvas, cells, show
 

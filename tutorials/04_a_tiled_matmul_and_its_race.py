@@ -3,7 +3,7 @@
 #
 # *In a product of two 64 × 64 matrices every number is needed 64 times. Must it be fetched 64 times, too?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import numpy as np
 from pictures import canvas, cells, show
 

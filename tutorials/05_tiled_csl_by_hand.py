@@ -3,7 +3,7 @@
 #
 # *Four of five weights are zero, at random places. How do you write down the rest, so that 32 lanes can rebuild the matrix without standing in each other's way?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import numpy as np
 from pictures import canvas, cells, show
 

@@ -3,7 +3,7 @@
 #
 # *One instruction multiplies a 16 × 16 matrix by a 16 × 8 one: 2,048 multiplications. Thirty-two threads each bring a few registers. Who holds what, and what exactly comes out?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import numpy as np
 from pictures import canvas, cells, show
 

@@ -3,7 +3,7 @@
 #
 # *A Tensor Core wants its matrices dealt out to 32 lanes. The tile lies in shared memory, row by row. How does a warp pick its share up, and in how many turns?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import numpy as np
 from pictures import canvas, cells, show
 

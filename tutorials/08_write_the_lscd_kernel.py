@@ -3,7 +3,7 @@
 #
 # *The weights arrive as a list of words; Tensor Cores want dense tiles. How does a kernel make one out of the other, and what does it do in the meantime?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import numpy as np
 from pictures import canvas, flow, show
 

@@ -3,7 +3,7 @@
 #
 # *A kernel gives the right answer on your GPU, today. Is it right? Here are eleven that are not: can you find the line before the report does?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pictures import canvas, cells, show
 
 figure, axis = canvas(height=1.5)

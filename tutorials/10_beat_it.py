@@ -3,7 +3,7 @@
 #
 # *The LSCD kernel moves four bytes for every nonzero, writes a tile of zeros and reads it back. Can a kernel do without all three, and what does it pay instead?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import numpy as np
 from pictures import canvas, show
 

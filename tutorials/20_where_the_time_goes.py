@@ -3,7 +3,7 @@
 #
 # *A kernel moves 40 % of the bytes and takes 54 % of the time. Who took the rest?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pictures import canvas, show
 
 figure, axis = canvas(height=1.9)

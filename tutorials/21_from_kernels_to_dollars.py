@@ -3,7 +3,7 @@
 #
 # *A paper reports 3.8x more tokens per second. Its kernel is 1.7x faster. Where do the other 2.2x come from?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pictures import canvas, show
 
 figure, axis = canvas(height=1.7)

@@ -3,7 +3,7 @@
 #
 # *The report is green, the counts are exact, no GPU was near. What do you know now, and what not?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pictures import canvas, cells, show
 
 figure, axis = canvas(width=8, height=2.4)

@@ -3,7 +3,7 @@
 #
 # *A model has 64 feed-forward networks in every layer, and each token pays for six of them. How does a token choose, and who notices when all tokens choose the same six?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import numpy as np
 from pictures import COLOURS, canvas, show
 

@@ -3,7 +3,7 @@
 #
 # *A mixture of experts sends each token to its K favourite experts. Some experts are everybody's favourite: their GPU works while the others wait. Can a single number per expert mend that, without touching the model's loss?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import numpy as np
 from pictures import canvas, show
 

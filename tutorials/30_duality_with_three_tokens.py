@@ -3,7 +3,7 @@
 #
 # *Three tokens, two experts, and no expert may take more than half. Who has to move, and what is a fair price for moving?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pictures import canvas, cells, show
 
 figure, axis = canvas(width=5, height=1.8)

@@ -3,7 +3,7 @@
 #
 # *4,096 tokens want 32 experts. What does perfect balance cost, who pays it, and how would we know that nobody could do better?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import numpy as np
 from pictures import canvas, show
 

@@ -3,7 +3,7 @@
 #
 # *One notch down for the crowded, one notch up for the idle. Does it always help? Does it ever stop?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pictures import canvas, show
 
 zigzag, at = [0], 0

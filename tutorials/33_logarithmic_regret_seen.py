@@ -3,7 +3,7 @@
 #
 # *Every batch brings new tokens. Can a rule that sees only the past do almost as well as the best fixed bias in hindsight?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import numpy as np
 from pictures import canvas, show
 

@@ -3,7 +3,7 @@
 #
 # *Prune the experts until four of five weights are gone. Balance the tokens until all experts are equally busy. Two savings: do they multiply?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pictures import canvas, cells, flow, show
 
 show(
