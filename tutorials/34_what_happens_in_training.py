@@ -1,21 +1,32 @@
 # %% [markdown]
 # # What happens in training
 #
-# *The theorems fix the scores and move the bias. Training moves both. What is left of balance, of the preference rule, and of the papers' trends?*
-#
+# *The theorems fix the scores and move the bias. Training moves both. What is left of balance, of the preference rule, and of the published trends?*
+
+# %%
+from pictures import canvas, flow, show
+
+show(
+    flow(
+        ["bytes", "router:\nscores + bias", "six of 64\nexperts", "loss", "weights move,\nthen the bias"],
+        ["", "choose", "", "gradient and loads"],
+    ),
+    "Five boxes: bytes go to the router, which chooses six of 64 experts by score plus bias; the loss moves the weights, the loads move the bias.",
+)
+
+# %% [markdown]
 # | | |
 # |---|---|
-# | Prerequisites | tutorials 02 and 32; what a decoder and a mixture of experts are |
+# | Prerequisites | [balancing in thirty lines](29_balancing_in_thirty_lines.ipynb) and [what the sign rule promises](32_what_the_sign_rule_promises.ipynb) |
 # | Needs | `pip install -e '.[tutorials]'` (JAX and optax on the CPU are part of it) |
-# | Time | 30 minutes |
+# | Time | 35 minutes |
 # | A common misconception | "A balanced router has MaxVio 0 on every batch." No bias can give that: neighbouring tokens want the same experts. |
 #
 # ## You will learn
 #
-# 1. why a router that nobody balances collapses onto a few experts, and what the bias does against it;
-# 2. that a trainer in JAX can be *equal* to a NumPy layer, and why that is worth testing;
-# 3. which of the published trends appear in a model of 1.7 million weights, which do not, and how to tell noise from effect;
-# 4. what pruning the trained experts costs in bits per byte and saves in bytes.
+# 1. why a [router](glossary.md#router) that nobody balances collapses onto a few [experts](glossary.md#expert), and to check a trainer in JAX against a NumPy layer;
+# 2. which theorems and which published trends appear in a model of 1.7 million weights, and how to tell noise from effect;
+# 3. what [pruning](glossary.md#pruning) the trained experts costs in bits per byte and saves in bytes.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
@@ -42,20 +53,19 @@ print("without balancing:", train(u=0.0))
 print("with the sign rule:", train(u=0.003))
 
 # %% [markdown]
-# Rich get richer, and a bias stops it: it never touches what the experts learn, only who gets the next token.
+# Rich get richer, and a [bias](glossary.md#bias) stops it: it never touches what the experts learn, only who gets the next token.
 
 # %% [markdown]
 # ## Build it
 #
-# [`deepseekmoe/`](deepseekmoe) is the real thing, small: bytes in, one dense block and MoE blocks with routed and shared experts, AdamW, trained on the source of Python's standard library. Its balancers are `loadsparse.reference.balancing`, called once per batch with that batch's loads. Here is its tiny setting (8 experts, 2 per token), live:
+# [`deepseekmoe/`](deepseekmoe/README.md) is the real thing, small: bytes in, one dense [block](glossary.md#block-thread-block) and [MoE](glossary.md#mixture-of-experts-mixture-of-experts-moe) blocks with routed and shared experts, AdamW, trained on the source of Python's standard library. Its balancers are `loadsparse.reference.balancing`, called once per batch with that batch's loads. Here is its tiny setting (8 experts, 2 per token), live:
 
-# %%
+# %% tags=["varies"]
 import tempfile
 from pathlib import Path
 
 from deepseekmoe import measure, model, results, run
 from deepseekmoe import train as trainer
-from pictures import canvas, show
 
 figure, axes = canvas(columns=2)
 with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +91,7 @@ show(
 # %% [markdown]
 # ## Check it against the oracle
 #
-# Dispatch is where MoE trainers go wrong: tokens are sorted by expert, padded to blocks, multiplied, and put back. The oracle, `reference.moe`, loops over experts and has its gradients written by hand. In float64 both must agree to rounding: outputs, choices, loads, and the gradient of every weight.
+# Dispatch is where MoE trainers go wrong: tokens are sorted by expert, padded to blocks, multiplied, and put back. The [oracle](glossary.md#oracle), `reference.moe`, loops over experts and has its gradients written by hand. In float64 both must agree to rounding: outputs, choices, loads, and the gradient of every weight.
 
 # %%
 import jax
@@ -210,7 +220,7 @@ show(
 # %% [markdown]
 # ### Sparse experts on sparse weights
 #
-# Both halves of this project meet here: prune the trained experts, run the layer's products through the grouped LSCD and bitmap kernels in the simulator on real tokens, judge them bit for bit, and ask the model what it lost.
+# Both halves of this project meet here: prune the trained experts, run the layer's products through the grouped [LSCD](glossary.md#lscd-load-as-sparse-compute-as-dense) and [bitmap](glossary.md#bitmap) [kernels](glossary.md#kernel) in the simulator on real tokens, judge them bit for bit, and ask the model what it lost.
 
 # %%
 pruned = results.load(results.LOG.with_name("prune.json"))
@@ -227,10 +237,17 @@ for row in pruned["rows"]:
 #
 # 1. In the ten lines, double the skill's step. Which u is needed? Relate it to the gap between scores that must be travelled.
 # 2. The logged D2(b) fails for quantile balancing although D falls. Why does the sufficient condition say nothing there?
-# 3. Train the arm `sign 1e-3` for 1,600 steps (`python -m deepseekmoe.train --arm 'sign 1e-3' --steps 1600`). Does pooled MaxVio go on falling? What stops it?
+# 3. Train the arm `sign 1e-3` for 1,600 steps (`python -m deepseekmoe.train --arm 'sign 1e-3' --steps 1600`). Does pooled [MaxVio](glossary.md#maxvio) go on falling? What stops it?
 # 4. Predict, then check with `loadsparse predict`: at batch 8 on one GPU, is the unbalanced router of `trace:none/2` slower or faster than `trace:sign-1e-3/2`?
 #
-# *Answers: (1) about twice as large: the bias must outrun the scores. (2) its step is large, so few_switches' bound N_sw range(Delta) is far above what D really gains. (3) the floor of D9(c) and the drift of the router. (4) faster: fewer experts are read; balance pays only where somebody waits.*
+# <details><summary>Answers</summary>
+#
+# 1. About 0.006, twice as much: the bias must travel as fast as the scores move apart.
+# 2. Its step is large: N_sw times the range of Delta bounds the loss by far more than D gains. It says 0% where D falls in 100%.
+# 3. It falls further, but not to 0: a constant u leaves the floor of D9(c), and the router moves on.
+# 4. Faster: fewer experts are read. Balance pays only where somebody waits, see [chapter 40](40_sparse_experts_on_sparse_weights.ipynb).
+#
+# </details>
 
 # %% [markdown]
 # ## Summary
@@ -239,3 +256,5 @@ for row in pruned["rows"]:
 # - Fixed-score theorems (D3, D4) hold on every logged batch; with moving scores D3 does not survive, and a moving bias beats every fixed one.
 # - Balance appears at this scale, quality differences mostly do not: intervals over seeds say which is which.
 # - The trained experts, pruned, run bit-exactly on the sparse kernels; what they lose and save is measured, not assumed.
+#
+# Next: [sparse experts on sparse weights](40_sparse_experts_on_sparse_weights.ipynb), where balance and [sparsity](glossary.md#sparsity) meet in one kernel; or train the arms yourself with [`deepseekmoe/`](deepseekmoe/README.md).
