@@ -7,7 +7,7 @@ BIN := .venv/bin
 endif
 JOBS ?= 2
 
-.PHONY: help verify test lint bench claims notebooks clean
+.PHONY: help verify test lint bench claims notebooks site clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -49,5 +49,8 @@ claims: .venv/tested  ## regenerate the claims ledger from the tests
 notebooks: .venv/tested  ## execute the tutorials and write them with outputs
 	$(BIN)/python tests/notebooks.py
 
+site: .venv/tested  ## the course, the notes and the reference as pages in site/; no network is needed
+	$(BIN)/python docs/pages.py
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info

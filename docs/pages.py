@@ -149,8 +149,8 @@ class Site:
         scores = 1 / (1 + np.exp(-rng.normal(0, 1, (40, 6)) - np.linspace(-1, 1, 6)))
         pair = np.round(rng.random((12, 2)) + np.array([0.3, 0]), 3)
         films = [
-            (views.lanes(), "[One mma by hand](tutorials/06_one_mma_by_hand.md)"),
-            (views.banks(), "[A warp's view](tutorials/07_a_warps_view.md)"),
+            (views.fragment_lanes(), "[One mma by hand](tutorials/06_one_mma_by_hand.md)"),
+            (views.bank_hits(), "[A warp's view](tutorials/07_a_warps_view.md)"),
             (views.tile_unpacked(sample), "[Tiled-CSL by hand](tutorials/05_tiled_csl_by_hand.md)"),
             (views.tokens_moving(scores), "[What the sign rule promises](tutorials/32_what_the_sign_rule_promises.md)"),
             (views.dual_falling(pair), "[Duality with three tokens](tutorials/30_duality_with_three_tokens.md)"),

@@ -33,7 +33,7 @@ def wavefronts(words: list[int]) -> list[tuple[int, int]]:
     return [(queues[word % BANKS].index(word), word % BANKS) for word in words]
 
 
-def banks(patterns: Mapping[str, Callable[[int], int]] = PATTERNS) -> Film:
+def bank_hits(patterns: Mapping[str, Callable[[int], int]] = PATTERNS) -> Film:
     """A frame per access pattern (lane -> word): banks from left to right, wavefronts downwards, lanes in the cells."""
     frames = [wavefronts([pattern(lane) for lane in range(BANKS)]) for pattern in patterns.values()]
     captions = []

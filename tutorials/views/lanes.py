@@ -8,9 +8,9 @@ from loadsparse.tutorials.views.film import Film
 CELL = 17.0
 
 
-def lanes(shape: fragments.Shape = fragments.M16N8K16) -> Film:
+def fragment_lanes(shape: fragments.Shape = fragments.M16N8K16) -> Film:
     """A, B and C of an mma shape; every cell carries the number of the lane that holds it; a frame is a lane."""
-    (m, k), (_, n) = shape.a.shape, shape.b.shape
+    (m, k), (deep, n) = shape.a.shape, shape.b.shape
     captions = []
     for lane in range(fragments.LANES):
         held = [
@@ -19,10 +19,10 @@ def lanes(shape: fragments.Shape = fragments.M16N8K16) -> Film:
         ]
         captions.append(f"Lane {lane} (g = {lane // 4}, t = {lane % 4}) holds (row,column) of {'; of '.join(held)}.")
     alt = (
-        f"Three grids: A is {m} by {k}, B is {k} by {n} above C, which is {m} by {n}. Each cell shows the number of the "
+        f"Three grids: A is {m} by {k}, B is {deep} by {n} above C, which is {m} by {n}. Each cell shows the number of the "
         "lane that holds it; the cells of one lane are outlined."
     )
-    left, top = CELL * (k + 2), CELL * (k + 2)
+    left, top = CELL * (k + 2), CELL * (deep + 2)
     film = Film(f"Fragments of {shape.name}", alt, left + CELL * (n + 1), top + CELL * (m + 1), captions)
     for name, part, x, y in (
         ("A", shape.a, CELL, top), ("B", shape.b, left, CELL), ("C", shape.c, left, top),
