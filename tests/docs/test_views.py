@@ -75,7 +75,7 @@ def test_tokens_stand_where_they_are_routed() -> None:
 
 
 def test_the_dual_is_the_dual() -> None:
-    scores = np.random.default_rng(2).random((9, 2)) + [0.4, 0]
+    scores = np.random.default_rng(2).random((9, 2)) + np.array([0.4, 0])
     film = views.dual_falling(scores, steps=5)
     assert f"D = {float(lagrangian.dual(scores, 1, np.zeros(2))):.4f}" in film.captions[0]
     least = min(float(lagrangian.dual(scores, 1, np.array([gap, 0]))) for gap in np.linspace(-2, 2, 4001))
