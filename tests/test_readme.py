@@ -44,6 +44,7 @@ ELSEWHERE = {
     "make test": "this very suite",
     "source .venv/bin/activate": "sets a path, as this test does",
     "loadsparse compare --shape 1024,16,1024": "half a minute of compiling; tests/cli/test_compare.py runs it smaller",
+    "loadsparse llm perplexity": "fetches 98 MB and computes for minutes; tests/cli/test_llm.py runs a tiny model",
     "loadsparse learn my-course": "opens Jupyter where it is installed; tests/cli/test_learn.py copies without",
     "loadsparse verify": "the main job, minutes; its parts are tested in tests/cli and tests/gpu",
 }
