@@ -368,14 +368,14 @@ assert np.array_equal(out, numbers.reshape(500, 256).sum(axis=1))
 # 1. Bug 5 with `block=32`: is the barrier still needed? Which one would do? Try `__syncwarp()` and let the report judge.
 # 2. Remove the second `__syncthreads` of bug 3. Lanes that have exited do not count at a barrier, so nothing hangs: what is reported instead?
 # 3. In bug 8 put the `wait_all` *before* `__syncthreads` but remove the barrier. Which hazard remains, and why is it another kind?
-# 4. Write the histogram of bug 10 in *global* memory without an [atomic](glossary.md#atomic). The checks for [races](glossary.md#race) watch [shared memory](glossary.md#shared-memory) only: does `explore_launch` show that something is wrong? Does the result?
+# 4. Write the histogram of bug 10 in *global* memory without an [atomic](glossary.md#atomic). Which two lines of PTX [race](glossary.md#race)? Does the result show it? Does `explore_launch`?
 #
 # <details><summary>Answers</summary>
 #
 # 1. It is: without one the report says "race", in the line of the addition. `__syncwarp()` is enough for 32 threads, and the sum is 496.
 # 2. A race: the last line reads what other warps store above. It is reported three times, at lines 7 and 10 of the kernel.
 # 3. A race instead of a pending copy: `wait_all` makes a thread wait for its *own* copies; only a barrier makes it wait for those of others.
-# 4. The result is wrong in most orders, and `explore_launch` says so: the same input gives different counts.
+# 4. The load and the store of `++`: another thread may store between them. The result is wrong in most orders, and `explore_launch` says so: the same input gives different counts.
 #
 # </details>
 
@@ -400,6 +400,7 @@ GLOBAL = r"""
 extern "C" __global__ void histogram(const int *x, int *out) { out[x[threadIdx.x]]++; }"""
 (kernel,) = simulator.load(compiler.cuda(GLOBAL, "sm_80")).values()  # exercise 4
 values = np.random.default_rng(1).integers(0, 8, 256).astype(np.int32)
+assert {hazard.kind for hazard in kernel.launch(1, 256, values, np.zeros(8, np.int32)).hazards} == {"race"}
 assert not explore_launch(kernel, 1, 256, values, np.zeros(8, np.int32), count=8).ok
 
 # %% [markdown]

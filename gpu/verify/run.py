@@ -33,7 +33,7 @@ DEALT = ("random",)
 
 PROVES_NOT = (
     "A green row does not prove: other shapes and values, other schedules of warps and blocks than the executed ones, "
-    "freedom from races in global memory (shared memory is watched), or anything about speed."
+    "or anything about speed."
 )
 WHERE = {
     "simulator": "Executed by the simulator; no GPU was involved.",
