@@ -134,7 +134,7 @@ def _show(verdict: Verdict, trace: bool, plain: bool) -> None:
     def say(text: str, style: str | None = None) -> None:
         out.print(escape(text), style=style, soft_wrap=True)
 
-    head = f"puzzle {verdict.number}, {verdict.title.rstrip('.')}:"
+    head = f"puzzle {verdict.number}, {verdict.title}:"
     say(
         f"{head} solved, on {verdict.trials} inputs" if verdict.ok else f"{head} not yet",
         "green" if verdict.ok else "red",

@@ -152,15 +152,21 @@ def _compiled(answer: dict[str, Any], trials: int) -> Compiled:
 def _fault(mistake: dict[str, Any]) -> Fault:
     line, kind = mistake.get("line"), mistake.get("kind")
     names, used = (
-        tuple(str(name) for name in found) if isinstance(found := mistake.get(key), list) else ()
+        tuple(_printable(name) for name in found) if isinstance(found := mistake.get(key), list) else ()
         for key in ("names", "used")
     )
+    message, trace, error = (_printable(mistake.get(key, "")) for key in ("message", "trace", "error"))
     return Fault(
         kind if isinstance(kind, str) and kind in ("placeholder", "missing", "nothing", "dtype", "launch") else None,
-        str(mistake.get("error", ""))[:100],
-        str(mistake.get("message", ""))[:6000],
+        error[:100],
+        message[:6000],
         line if isinstance(line, int) else None,
         names,
         used,
-        str(mistake.get("trace", ""))[:20000],
+        trace[:20000],
     )
+
+
+def _printable(text: Any) -> str:
+    """Text of the child's without control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(text))

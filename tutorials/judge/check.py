@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from loadsparse.tutorials.judge import compare, mistakes
 from loadsparse.tutorials.judge.ask import MEMORY, SECONDS, Asking, Compiled, Computed
 from loadsparse.tutorials.judge.problem import Problem, hint
@@ -88,9 +90,9 @@ def judge(
 
 
 def _judge_arrays(puzzle: Puzzle, answer: Computed, trials: list[dict[str, Any]]) -> list[Problem]:
-    own = dict(puzzle.hints)
+    own = puzzle.hints
     for trial, (inputs, got) in enumerate(zip(trials, answer.arrays, strict=True)):
-        if changed := answer.changed[trial]:
+        if changed := [name for name in inputs if name in answer.changed[trial]]:
             return [Problem("overwritten", f"the function changed its input `{changed[0]}`", hint("overwritten", own))]
         again = trial == len(trials) - 1
         if (problem := compare.problem(puzzle, inputs, got, puzzle.answer(inputs), trial)) is not None:
@@ -116,7 +118,7 @@ def _judge_kernel(
             done = launching.run(launch, answer, trial, inputs, expected, best.get("instructions", 1000), trial, last)
         except (PtxError, LaunchError) as error:
             kind = "ptx" if isinstance(error, PtxError) else "launch"
-            return [Problem(kind, str(error), hint(kind, dict(puzzle.hints)), trial=trial)], {}
+            return [Problem(kind, str(error), hint(kind, puzzle.hints), trial=trial)], {}
         first = first or done
         if problems := list(_wrong(puzzle, launch, done, inputs, expected, trial, path)):
             return problems, {}
@@ -131,7 +133,7 @@ def _wrong(
     """What is wrong with one run: hazards first, for they explain the rest."""
     from loadsparse.tutorials.judge import hazards
 
-    own = dict(puzzle.hints)
+    own = puzzle.hints
     found = hazards.problems(done.report, path, done.args, done.memory, own, trial)
     yield from found
     if not launch.float64 and trial == 0:
@@ -144,7 +146,7 @@ def _wrong(
         yield Problem("overwritten", f"the kernel wrote to its input `{name}`", hint("overwritten", own), trial=trial)
     wrong = None if found else compare.problem(puzzle, inputs, done.out, expected, trial)
     if not found and done.unwritten.any():
-        at = [int(i) for i in zip(*done.unwritten.nonzero(), strict=True).__next__()]
+        at = np.argwhere(done.unwritten)[0].tolist()
         said = f"{int(done.unwritten.sum())} of {done.unwritten.size} elements were never written; the first is out{at}"
         yield Problem("unwritten", said, hint("unwritten", own), trial=trial)
     elif wrong is not None:
@@ -161,10 +163,10 @@ def _costly(puzzle: Puzzle, done: Run, own: Mapping[str, int], inputs: Inputs, p
             continue
         said = f"right, but it costs {own[name]} {name}, and this puzzle allows {most}"
         if name not in ("conflicts", "wavefronts"):
-            yield Problem("costly", said, hint("costly", dict(puzzle.hints)), trial=0)
+            yield Problem("costly", said, hint("costly", puzzle.hints), trial=0)
             continue
         worst = max(done.report.lines, key=lambda row: (row["wavefronts"] - row["ideal_wavefronts"], row["wavefronts"]))
         access = done.worst(worst["line"], inputs)
         line = hazards.source_line(done.report, worst["line"], path)
         pictures = (heat_map.bars(access), heat_map.table(access)) if access is not None else ((), ())
-        yield Problem("conflicts", said, hint("conflicts", dict(puzzle.hints)), line, 0, *pictures)
+        yield Problem("conflicts", said, hint("conflicts", puzzle.hints), line, 0, *pictures)

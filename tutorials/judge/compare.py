@@ -14,7 +14,7 @@ from loadsparse.tutorials.judge.puzzle import Inputs, Puzzle
 
 def problem(puzzle: Puzzle, inputs: Inputs, got: NDArray[Any], expected: NDArray[Any], trial: int) -> Problem | None:
     """What is wrong with an answer to a trial, or None.  NaN is right only where NaN is expected."""
-    own = dict(puzzle.hints)
+    own = puzzle.hints
     if (kind := _kind_of(got.dtype)) != (wanted := _kind_of(expected.dtype)):
         return Problem(
             "dtype", f"the answer holds {kind}, the puzzle asks for {wanted}", hint("dtype", own), trial=trial

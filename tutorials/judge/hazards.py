@@ -46,7 +46,7 @@ def problems(
         line, other = (source_line(report, at, file) for at in (finding.line, finding.other_line))
         sentence = _sentence(finding, line, other, args, arrays)
         lines = tuple(sorted(n for n in (line, other) if n is not None))
-        problem = Problem(kind, sentence, hint(kind, dict(own)), line, trial, details=(str(finding),))
+        problem = Problem(kind, sentence, hint(kind, own), line, trial, details=(str(finding),))
         found.setdefault((kind, lines), problem)
     causes = [problem for problem in found.values() if problem.kind != "uninitialized"]
     return causes or list(found.values())

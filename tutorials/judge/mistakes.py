@@ -35,7 +35,7 @@ def problem(fault: Fault, own: Mapping[str, str]) -> Problem:
     """The fault in one sentence with one hint; `own` are the puzzle's hints."""
     kind, sentence, better = _explain(fault)
     details = tuple(fault.trace.splitlines())
-    return Problem(kind, sentence, better or hint(kind, dict(own)), fault.line, details=details)
+    return Problem(kind, sentence, better or hint(kind, own), fault.line, details=details)
 
 
 def _explain(fault: Fault) -> tuple[str, str, str]:

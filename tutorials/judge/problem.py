@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,6 @@ class Problem:
         return (f"line {self.line}: " if self.line is not None else "") + self.sentence
 
 
-def hint(kind: str, own: dict[str, str]) -> str:
+def hint(kind: str, own: Mapping[str, str]) -> str:
     """The puzzle's own hint for a kind of problem, or the general one."""
     return own.get(kind, HINTS[kind])

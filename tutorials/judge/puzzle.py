@@ -141,7 +141,7 @@ class Puzzle:
         try:
             drawn = self.inputs(rng, trial)
         except Exception as error:  # a teacher's code may raise anything
-            raise PuzzleError(f"{self.title} its inputs of trial {trial} failed: {error!r}") from error
+            raise PuzzleError(f"{self.title!r}: the inputs of trial {trial} failed: {error!r}") from error
         return {
             name: np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
             for name, value in drawn.items()
@@ -152,7 +152,7 @@ class Puzzle:
         try:
             return np.array(self.oracle(**{name: _copy(value) for name, value in inputs.items()}), order="C")
         except Exception as error:
-            raise PuzzleError(f"{self.title} its oracle failed: {error!r}") from error
+            raise PuzzleError(f"{self.title!r}: the oracle failed: {error!r}") from error
 
 
 def _copy(value: Any) -> Any:

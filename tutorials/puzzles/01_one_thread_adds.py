@@ -14,7 +14,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="One thread adds.",
+    title="One thread adds",
     goal="A kernel returns nothing: it writes into memory.",
     text="One thread runs `kernel` once.  Add the only element of `a` and the only element of `b`.",
     oracle=oracle,

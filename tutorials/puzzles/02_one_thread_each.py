@@ -14,7 +14,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="One thread each.",
+    title="One thread each",
     goal="The same code runs in every thread; threadIdx tells them apart.",
     text="32 threads run the same code.  Thread i multiplies element i by 0.1.",
     oracle=oracle,

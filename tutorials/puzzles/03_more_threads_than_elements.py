@@ -14,7 +14,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="More threads than elements.",
+    title="More threads than elements",
     goal="Threads come in blocks of a fixed size, data does not: guard every access.",
     text="There are 32 threads and at most 32 elements.  Double every element, and touch nothing else.",
     oracle=oracle,

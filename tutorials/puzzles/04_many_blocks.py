@@ -15,7 +15,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="Many blocks.",
+    title="Many blocks",
     goal="Blocks times threads must cover the data: round up, and guard.",
     text="A block has at most 1024 threads, but there may be more elements.  Choose how many blocks of how many threads to\n"
     "launch, and let each thread subtract one element.  Its place in the whole grid is cuda.grid(1).",

@@ -20,7 +20,7 @@ def grid(inputs):
 
 
 PUZZLE = Puzzle(
-    title="Rows and columns.",
+    title="Rows and columns",
     goal="Neighbouring threads touch neighbouring elements: 32-byte sectors are what memory moves.",
     text="Add every element of `a` to every element of `b`.  cuda.grid(2) gives a thread its x and its y.  Threads of one\n"
     "warp differ in x: which dimension of `out` should x walk along, so that a warp writes whole sectors of 32 bytes?",

@@ -14,7 +14,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="Through shared memory.",
+    title="Through shared memory",
     goal="What one thread writes, another may read only behind a barrier.",
     text="Reverse 64 elements, but read each from global memory in the thread of its own place: put it into shared memory,\n"
     "and take the one you need from there.  Two warps do this, in any order.",

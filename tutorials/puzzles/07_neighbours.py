@@ -19,7 +19,7 @@ def grid(inputs):
 
 
 PUZZLE = Puzzle(
-    title="Neighbours.",
+    title="Neighbours",
     goal="A block reads its elements and a halo once; shared memory serves the rest.",
     text="Add every element and its two neighbours; beyond the ends there are zeros.  A block of 64 threads needs 66\n"
     "elements: two threads fetch one more.  Reading all three from global memory is right, but costs too many sectors.",

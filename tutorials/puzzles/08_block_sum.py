@@ -20,7 +20,7 @@ def grid(inputs):
 
 
 PUZZLE = Puzzle(
-    title="The sum of a block.",
+    title="The sum of a block",
     goal="Half of the threads add the other half, again and again: log2(128) steps, a barrier after each.",
     text="Each block of 128 threads adds its 128 elements (the last block may have fewer) and writes one sum.  Add in a tree:\n"
     "64 threads add 64 pairs, then 32, 16, ... 1.  The data are whole numbers, so any order gives the same bits.",

@@ -18,7 +18,7 @@ def grid(inputs):
 
 
 PUZZLE = Puzzle(
-    title="The sum of a warp.",
+    title="The sum of a warp",
     goal="The 32 lanes of a warp exchange registers without memory and without a barrier.",
     text="Each block is one warp and adds its 32 elements without shared memory.\n"
     "cuda.shfl_xor_sync(0xFFFFFFFF, value, d) gives a lane the value of lane (lane xor d); all lanes must call it.",

@@ -20,7 +20,7 @@ def grid(inputs):
 
 
 PUZZLE = Puzzle(
-    title="Transpose without conflicts.",
+    title="Transpose without conflicts",
     goal="Shared memory has 32 banks; 32 lanes in one bank take 32 turns. One element of padding cures it.",
     text="Transpose `a` tile by tile: a block reads a tile of 32 x 32 by rows, and writes it by rows of the result, so that\n"
     "global memory sees whole sectors both times.  The turn happens in shared memory, where a column of a 32-wide tile\n"

@@ -23,7 +23,7 @@ def grid(inputs):
 
 
 PUZZLE = Puzzle(
-    title="A tiled matrix product.",
+    title="A tiled matrix product",
     goal="Every element that is loaded once serves 16 threads: tiles cut the traffic by their width.",
     text="Multiply matrices.  A block makes 16 x 16 elements of the result and walks along k in tiles of 16: it brings one\n"
     "tile of `a` and one of `b` into shared memory, every thread adds 16 products, and the next tiles take their place.\n"

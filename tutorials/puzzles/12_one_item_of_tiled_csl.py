@@ -24,7 +24,7 @@ def grid(inputs):
 
 
 PUZZLE = Puzzle(
-    title="One item of tiled-CSL.",
+    title="One item of tiled-CSL",
     goal="Value and place of a weight share a word; the place is already swizzled for shared memory.",
     text="Flash-LLM sends each nonzero weight as one word: the float16 in the low half, its location in a tile of 128 x 64 in\n"
     "the high half.  Columns are swizzled: location = row * 64 + (column xor ((row mod 8) << 3)).  Take the words apart\n"

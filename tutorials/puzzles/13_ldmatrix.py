@@ -17,7 +17,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="ldmatrix.",
+    title="ldmatrix",
     goal="One instruction loads an A fragment; each lane names one row of eight halves, whoever receives it.",
     text="A 16 x 16 tile of float16 lies in shared memory, 32 bytes a row.  ldmatrix_x4 loads its four 8 x 8 quarters, in the\n"
     "order upper left, lower left, upper right, lower right: lanes 8q to 8q + 7 give the addresses of the 8 rows of\n"

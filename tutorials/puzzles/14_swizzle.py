@@ -22,7 +22,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="Swizzle.",
+    title="Swizzle",
     goal="xor with the row spreads a column of 16-byte chunks over all banks, and costs no memory.",
     text="A tile of 16 x 64 halves has rows of 128 bytes: 8 chunks of 16.  A row fills all 32 banks, so the eight rows that\n"
     "ldmatrix reads at one chunk all lie in the same four banks.  Padding would break the alignment of wide copies; a\n"

@@ -15,7 +15,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="One mma by hand.",
+    title="One mma by hand",
     goal="A warp multiplies 16 x 16 by 16 x 8; each lane ends with four results in two rows.",
     text="mma.sync.m16n8k16 multiplies A[16, 16] by B[16, 8] for a whole warp.  The fragments are loaded for you.  Lane l\n"
     "receives four results c0 to c3: c0 and c1 belong to row l // 4, columns 2 (l mod 4) and the next; c2 and c3 lie 8\n"

@@ -15,7 +15,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="Copies in flight.",
+    title="Copies in flight",
     goal="cp.async goes on while the kernel computes: a second buffer, a commit, and a wait for what is needed now.",
     text="Add up tiles of 256 words, each read backwards from shared memory.  Tile t is copied by cp_async_16 (64 threads, 16\n"
     "bytes each) into one of two buffers while tile t - 1 is added.  cp_async_commit() closes a group of copies;\n"

@@ -22,7 +22,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="Decode a tile.",
+    title="Decode a tile",
     goal="Clear, barrier, scatter, barrier: compressed weights become a dense tile beside the Tensor Cores.",
     text="`items` holds the nonzeros of one 128 x 64 tile in tiled-CSL.  128 threads clear the tile in shared memory, scatter\n"
     "the items (store_shared_half(address, 0, item) stores the low half of a word), and write the tile out.  A location\n"

@@ -21,7 +21,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="Load as sparse, compute as dense.",
+    title="Load as sparse, compute as dense",
     goal="The whole of Flash-LLM in one loop: decode a tile, multiply it by mma, go on to the next.",
     text="C[128, 8] = A[128, K] B[K, 8], A in tiled-CSL, K in tiles of 64.  Four warps own 32 rows each.  For every tile: clear\n"
     "the A tile, scatter its items (offsets[tile] to offsets[tile + 1], in vectors of 4), bring 64 rows of B (16 bytes\n"

@@ -11,7 +11,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="Top-K.",
+    title="Top-K",
     goal="A token goes to its K best experts; ties need a rule, or two programs disagree.",
     text="scores[T, E] says how well each token likes each expert.  Return the K experts of highest score of every token, best\n"
     "first, as integers [T, K].  Where scores are equal, the expert with the lower number comes first.",

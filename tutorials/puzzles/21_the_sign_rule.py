@@ -19,7 +19,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="The sign rule.",
+    title="The sign rule",
     goal="A fixed step down for busy experts, up for idle ones: a subgradient step on a dual, without a loss.",
     text="One step of auxiliary-loss-free balancing (arXiv 2408.15664): an expert with more than the mean load loses `rate` of its\n"
     "bias, one with less gains it, and one with exactly the mean load keeps its bias.  Return the new bias [E].",

@@ -25,7 +25,7 @@ def bound(inputs):
 
 
 PUZZLE = Puzzle(
-    title="The dual.",
+    title="The dual",
     goal="D(p) is an upper bound on what any balanced assignment can reach; the load minus the mean is its slope.",
     text="For a bias p the dual of the balanced assignment problem is D(p) = sum over tokens of the K largest s + p, minus L\n"
     "times the sum of p, where L = K T / E is the balanced load.  Return D(p).",

@@ -36,7 +36,7 @@ def inputs(rng, trial):
 
 
 PUZZLE = Puzzle(
-    title="A balancer.",
+    title="A balancer",
     goal="Everything together: a loop of top-K, loads and steps that shrink, stopped by a certificate of optimality.",
     text="Find a bias p [E] for these scores such that the K best of s + p load all experts nearly evenly (MaxVio at most 0.2) and\n"
     "D(p) is within 0.1 % of the best value that a balanced assignment can have.  Any method is right: the sign rule with\n"
