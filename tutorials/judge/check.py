@@ -150,7 +150,20 @@ def _wrong(
         said = f"{int(done.unwritten.sum())} of {done.unwritten.size} elements were never written; the first is out{at}"
         yield Problem("unwritten", said, hint("unwritten", own), trial=trial)
     elif wrong is not None:
-        yield wrong
+        yield _written(wrong, done, inputs, path)
+
+
+def _written(wrong: Problem, done: Run, inputs: Inputs, path: Path) -> Problem:
+    """The problem with the line and the thread that stored the first wrong element."""
+    from loadsparse.tutorials.judge import hazards
+    from loadsparse.tutorials.judge.writer import writer
+
+    by = writer(done, inputs, wrong.element) if wrong.element is not None else None
+    if by is None:
+        return wrong
+    line = hazards.source_line(done.report, by[0], path)
+    who = f"thread {hazards.point(by[2], done.report.block)} of block {hazards.point(by[1], done.report.grid)}"
+    return replace(wrong, line=line, sentence=f"{wrong.sentence}; stored by {who}")
 
 
 def _costly(puzzle: Puzzle, done: Run, own: Mapping[str, int], inputs: Inputs, path: Path) -> Iterable[Problem]:
@@ -166,7 +179,7 @@ def _costly(puzzle: Puzzle, done: Run, own: Mapping[str, int], inputs: Inputs, p
             yield Problem("costly", said, hint("costly", puzzle.hints), trial=0)
             continue
         worst = max(done.report.lines, key=lambda row: (row["wavefronts"] - row["ideal_wavefronts"], row["wavefronts"]))
-        access = done.worst(worst["line"], inputs)
+        access = heat_map.worst(done, inputs, worst["line"])
         line = hazards.source_line(done.report, worst["line"], path)
         pictures = (heat_map.bars(access), heat_map.table(access)) if access is not None else ((), ())
         yield Problem("conflicts", said, hint("conflicts", puzzle.hints), line, 0, *pictures)

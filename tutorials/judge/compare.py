@@ -35,7 +35,9 @@ def problem(puzzle: Puzzle, inputs: Inputs, got: NDArray[Any], expected: NDArray
         f"[{', '.join(map(str, one))}] got {got[tuple(one)]}, expected {expected[tuple(one)]}"
         for one in np.argwhere(wrong)[:64].tolist()
     )
-    return Problem("wrong", f"{sentence} ({_sizes(inputs)})", hint("wrong", own), trial=trial, details=shown)
+    first = int(np.flatnonzero(wrong)[0])
+    said = f"{sentence} ({_sizes(inputs)})"
+    return Problem("wrong", said, hint("wrong", own), trial=trial, details=shown, element=first)
 
 
 def _kind_of(dtype: np.dtype[Any]) -> str:

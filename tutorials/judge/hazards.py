@@ -55,7 +55,7 @@ def problems(
 def _sentence(
     finding: Finding, line: int | None, other: int | None, args: Sequence[Any], arrays: Mapping[str, Any]
 ) -> str:
-    who = f"thread {_point(finding.thread)} of block {_point(finding.block)}"
+    who = f"thread {_shown(finding.thread)} of block {_shown(finding.block)}"
     if finding.kind == "race":
         what = finding.message.split(" at ")[0]
         places = f"line {line}, executed by two threads,"
@@ -70,8 +70,13 @@ def _sentence(
     return f"{finding.message} ({who})"
 
 
-def _point(point: tuple[int, int, int]) -> str:
+def _shown(point: tuple[int, int, int]) -> str:
     return str(point[0]) if not any(point[1:]) else str(point)
+
+
+def point(index: int, size: tuple[int, int, int]) -> str:
+    """A linear index, x fastest, as a place for people: "3", or "(3, 1, 0)"."""
+    return _shown((index % size[0], index // size[0] % size[1], index // (size[0] * size[1])))
 
 
 def _element(message: str, args: Sequence[Any], arrays: Mapping[str, Any]) -> str:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from loadsparse.gpu.simulator import Entry, Event
+from loadsparse.gpu.simulator import Event
 from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.watching import Access, Watcher, prepared
+from loadsparse.tutorials.judge.launching import Run
 
 BANKS, HEIGHT = 32, 8
 MOST_INSTRUCTIONS = 20_000
 """Warp instructions of block 0 that are watched."""
 
 
-def worst(
-    entry: Entry, grid: tuple[int, ...], block: tuple[int, ...], arguments: Sequence[Any], shared: int, ptx_line: int
-) -> Access | None:
+def worst(done: Run, inputs: Mapping[str, Any], ptx_line: int) -> Access | None:
     """The access of this PTX line with most wavefronts in block 0."""
+    request = prepared(done.entry, done.grid, done.block, done.fresh(inputs), done.shared)
     found: Access | None = None
     passed = 0
 
@@ -32,7 +32,7 @@ def worst(
                 if access.space == "shared" and (found is None or access.wavefronts > found.wavefronts):
                     found = access
 
-    watcher = Watcher(prepared(entry, grid, block, arguments, shared), 0, None, seen)
+    watcher = Watcher(request, 0, None, seen)
     watcher.run()
     return found
 

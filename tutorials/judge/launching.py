@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from loadsparse.gpu import simulator
 from loadsparse.gpu.poison import poison
-from loadsparse.gpu.simulator.watching import Access
-from loadsparse.tutorials.judge import heat_map
 from loadsparse.tutorials.judge.ask import Compiled
 from loadsparse.tutorials.judge.puzzle import Launch
 
@@ -41,12 +39,11 @@ class Run:
     def out(self) -> NDArray[Any]:
         return self.memory["out"]
 
-    def worst(self, ptx_line: int, inputs: Mapping[str, Any]) -> Access | None:
-        """The costliest shared-memory access of one instruction in block 0."""
-        fresh = {name: np.array(value) for name, value in inputs.items() if isinstance(value, np.ndarray)}
-        fresh["out"] = np.zeros_like(self.out)
-        arguments = [fresh[arg] if isinstance(arg, str) else arg for arg in self.args]
-        return heat_map.worst(self.entry, self.grid, self.block, arguments, self.shared, ptx_line)
+    def fresh(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """The arguments for another launch."""
+        arrays = {name: np.array(value) for name, value in inputs.items() if isinstance(value, np.ndarray)}
+        arrays["out"] = np.zeros_like(self.out)
+        return [arrays[arg] if isinstance(arg, str) else arg for arg in self.args]
 
 
 def arguments(launch: Launch, memory: Mapping[str, Any]) -> tuple[Any, ...]:

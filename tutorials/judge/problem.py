@@ -45,7 +45,11 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem.  line: of the learner's file, if known; picture: lines of text; details: what --trace adds."""
+    """One problem.
+
+    line: of the learner's file, if known; picture: lines of text; details: what --trace adds; element: flat index of the
+    first wrong element.
+    """
 
     kind: str
     sentence: str
@@ -54,6 +58,7 @@ class Problem:
     trial: int | None = None
     picture: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
+    element: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
