@@ -38,7 +38,8 @@ def nanoseconds(variant: mma.Multiply, area: np.ndarray) -> float:
     return best / TIMES * 1e9
 
 
-def main() -> int:
+def operands(kind: str, total: str) -> np.ndarray:
+    """A, B and C of standard normal numbers in the area of one warp."""
     raw = np.zeros(mma.AREA_BYTES + 64, np.uint8)
     area = raw[-raw.ctypes.data % 64 :][: mma.AREA_BYTES]
     values = np.random.default_rng(0).standard_normal(512).astype(np.float32)
@@ -47,11 +48,16 @@ def main() -> int:
         "bf16": (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8),
         "tf32": values[:256].view(np.uint8),
     }
+    area[:1024] = as_read[kind]
+    area[1024:1536] = as_read["f16" if total == "f16" else "tf32"][:512]
+    return area
+
+
+def main() -> int:
     print(f"{'instruction':34} {'arch':6} {'ns':>7} {'bar':>6}")
     slow = False
     for kind, k, out in (("f16", 16, "f32"), ("f16", 16, "f16"), ("bf16", 16, "f32"), ("tf32", 8, "f32")):
-        area[:1024] = as_read[kind]
-        area[1024:1536] = as_read["f16" if out == "f16" else "tf32"][:512]
+        area = operands(kind, out)
         for arch in ("sm_80", "sm_90"):
             spent = nanoseconds(mma.Multiply(kind, k, out, out, mma.tensor_core(arch)), area)
             slow |= spent > 1000

@@ -1,4 +1,5 @@
-"""The simulator's speed: against Numba's own CUDA simulator, in thread-instructions per second and core, and on layers.
+"""The simulator's speed: against Numba's own CUDA simulator and plain NumPy, in thread-instructions and exact mma per
+second and core, in translation time, and on layers.
 
 `python bench_simulator.py` prints the table; `--large` adds the 49152 x 12288 layer (it needs ~8 GB).
 """
@@ -12,8 +13,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from bench_mma import nanoseconds
+from bench_mma import operands as mma_operands
 
 from loadsparse.gpu import kernels, simulator
+from loadsparse.gpu.simulator.engine import compiled, mma
 from loadsparse.gpu.simulator.engine.launch import Launch as EngineLaunch
 
 MATMUL = """
@@ -111,6 +115,55 @@ def layer(m: int, k: int, n: int, checks: simulator.Checks, repeat: int = 1) -> 
     return result
 
 
+def translation(name: str) -> tuple[float, int]:
+    """CPU seconds that one kernel's first launch spends on translation without any cache, and its PTX instructions."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((64, 128)).astype(np.float16)
+    a[rng.random(a.shape) < 0.8] = 0
+    kernel = kernels.get(name)
+    plan = kernel.plan(kernel.encode(a), rng.standard_normal((128, 16)).astype(np.float16))
+    step = plan.steps[0]
+    entry = simulator.load(step.ptx, "sm_80")[step.entry]
+    request = entry.request(step.grid, step.block, step.shared_bytes)
+    with tempfile.TemporaryDirectory() as folder:
+        kept, os.environ["LOADSPARSE_CACHE"] = os.environ.get("LOADSPARSE_CACHE"), folder
+        try:
+            compiled.prepare(request)  # the run-time library and the kinds of access that kernels share
+            compiled._kept.clear()
+            for file in Path(folder).glob("full-*"):
+                file.unlink()
+            begin = time.process_time()
+            compiled.prepare(request)
+            return time.process_time() - begin, len(entry.kernel.instructions)
+        finally:
+            os.environ.pop("LOADSPARSE_CACHE")
+            if kept is not None:
+                os.environ["LOADSPARSE_CACHE"] = kept
+
+
+def numpy_seconds(m: int, k: int, n: int) -> float:
+    """The same product as `layer` by plain NumPy: dense f32 A (from f16) times B."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((m, k), np.float32)
+    a[rng.random((m, k), np.float32) < 0.8] = 0
+    b = rng.standard_normal((k, n), np.float32)
+    best = float("inf")
+    for _ in range(3):
+        begin = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def exact_products() -> dict[str, float]:
+    """m16n8k16 of f16 with f32 sums, a second and core, bit for bit."""
+    area = mma_operands("f16", "f32")
+    return {
+        arch: 1e9 / nanoseconds(mma.Multiply("f16", 16, "f32", "f32", mma.tensor_core(arch)), area)
+        for arch in ("sm_80", "sm_90")
+    }
+
+
 def one_core(checks: simulator.Checks) -> float:
     """Thread-instructions per CPU second of LSCD on one thread (CPU time: other processes do not count)."""
     run, count = EngineLaunch.run, EngineLaunch.worker_count
@@ -144,8 +197,15 @@ def main(large: bool) -> int:
     for name, checks in (("every check", every), ("no check", none)):
         rate = one_core(checks)
         print(f"lscd 1024 x 4096, N=16, {name:12} {rate:.2e} thread-instructions/s and core (bar 1e9 with every check)")
+    for arch, rate in exact_products().items():
+        print(f"mma.m16n8k16 f16, f32 sums, {arch}: {rate:.2e} exact products/s and core (bar 1e6)")
+    for name in ("lscd", "bitmap"):
+        seconds, count = translation(name)
+        print(f"translation of {name}: {seconds:.2f} s of CPU for {count} PTX instructions")
     found = layer(4096, 4096, 16, every)
     print(f"lscd 4096 x 4096, N=16, 80%: {found['wall']:.2f} s wall (bar 30 s), execute {found['execute']:.2f} s")
+    dense = numpy_seconds(4096, 4096, 16)
+    print(f"  plain NumPy, dense f32: {dense:.4f} s, {found['execute'] / dense:.0f} times as fast")
     if large:
         found = layer(49152, 12288, 16, every)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
