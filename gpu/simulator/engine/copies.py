@@ -99,14 +99,26 @@ def land(B: int, W: int, lane: int, entry: int, granule: int, checks: int) -> in
     return 0
 
 
+@inline
+def move(to: int, origin: int, size: int) -> int:
+    """`copy` of a size that is almost always 16, then without a call."""
+    if size == 16:
+        copy(to, origin, 16)
+    else:
+        copy(to, origin, size)
+    return 0
+
+
 def put(B: int, entry: int, checks: int) -> int:
     """The bytes and their defined bits."""
     target = load64(entry + L.Q_TARGET)
     size = load64(entry + L.Q_BYTES)
-    copy(load64(B + L.B_SHARED) + target, entry + L.Q_DATA, size)
+    move(load64(B + L.B_SHARED) + target, entry + L.Q_DATA, size)
     known = load64(entry + L.Q_DEFINED)
     shadow = load64(B + L.B_SHARED_DEFINED) + target
-    if known == 65535:
+    if known == 65535 and size == 16:
+        fill(shadow, 1, 16)
+    elif known == 65535:
         fill(shadow, 1, size)
     else:
         for i in range(size):
@@ -203,7 +215,7 @@ def issue(
     store64(entry + L.Q_GROUP, load64(queue + L.Q_OPEN))
     store64(entry + L.Q_DATA, 0)
     store64(entry + L.Q_DATA + 8, 0)
-    copy(entry + L.Q_DATA, pointer, bytes_read)
+    move(entry + L.Q_DATA, pointer, bytes_read)
     known = 65535
     if shadow != 0:
         for i in range(bytes_read):
