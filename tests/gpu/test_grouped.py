@@ -12,6 +12,7 @@ import pytest
 
 from loadsparse.gpu import kernels, verify
 from loadsparse.gpu.kernels import worklist
+from loadsparse.gpu.kernels.grouped import choose_split
 from loadsparse.gpu.verify.experts import ExpertCase, deal, judge_experts
 from loadsparse.gpu.verify.inputs import random_case
 from loadsparse.reference import spmm
@@ -123,6 +124,40 @@ def test_dealt_cases_keep_every_token(experts: int) -> None:
         assert sum(case.counts) == case.b.shape[1]
         assert len(case.counts) == len(case.a) == experts
         assert experts == 1 or 0 in case.counts
+
+
+@pytest.mark.claim(
+    id="grouped-balance",
+    source="ours",
+    phrase="however unequal the experts' tokens, the busiest multiprocessor has at most one block more to do than the mean",
+    assumption="work is counted instructions of blocks, handed out in order of the list to whoever is free; caches and "
+    "latency are not simulated; tests/benchmarks/bench_grouped.py has a layer of 64 experts on 108 multiprocessors",
+    function="loadsparse.gpu.kernels.grouped.Grouped.plan",
+    status="counted",
+)
+def test_unequal_experts_share_the_multiprocessors() -> None:
+    """Six experts with 0 to 150 tokens on 5 multiprocessors; an expert each would leave most of them idle."""
+    counts, sms = (1, 0, 150, 3, 9, 2), 5
+    a, b = layer(6, 256, 64, sum(counts), 0.2)
+    kernel = kernels.get("grouped_lscd")
+    launch = kernel.plan(kernel.encode(a), b, counts, split_k=1)  # type: ignore[call-arg]
+    costs = []
+    for item in range(len(launch.buffers["work"])):
+        buffers = {**launch.buffers, "work": launch.buffers["work"][item : item + 1]}
+        one = dataclasses.replace(launch.steps[0], grid=(1, 1, 1))
+        _, report = dataclasses.replace(launch, buffers=buffers, steps=(one,)).run("interpreter")
+        costs.append(report.instructions)
+    work = worklist.share(costs, sms)
+    assert work.max() <= work.mean() + max(costs)
+    assert max(costs) < 1.02 * min(costs)
+    by_expert = np.bincount(launch.buffers["work"][:, 0] // 2, weights=costs, minlength=6)
+    assert worklist.imbalance(by_expert) > 2
+
+
+def test_split_fills_what_few_items_leave_idle() -> None:
+    assert choose_split(704, 32, 2, "sm_80", 3) == 1  # DeepSeekMoE-16B's gate and up: more than enough items
+    assert choose_split(4, 32, 2, "sm_80", 3) > 4
+    assert choose_split(1, 1, 2, "sm_80", 3) == 1
 
 
 BAD = [
