@@ -9,6 +9,7 @@ import pytest
 from ptx_text import run
 
 from loadsparse.gpu import simulator
+from loadsparse.gpu.simulator import hot
 from loadsparse.gpu.simulator.interpreter.counters import row_wavefronts, sectors, wavefronts
 
 HEAD = "mov.u32 %r1, %tid.x;\n"
@@ -65,6 +66,84 @@ def test_ldmatrix_phases():
         report = run(HEAD + body.format(stride))
         assert report.metrics["shared_wavefronts_ldmatrix"] == expected
         assert report.metrics[WAVEFRONTS.format("ld")] == expected
+
+
+ENGINES = pytest.mark.parametrize("engine", ["interpreter", "llvm"])
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    ("address", "vector", "expected"),
+    [
+        # 8 bytes: two groups of 16 lanes.  Both read words 0 to 31 (lane % 16): the second group costs nothing
+        ("and.b32 %r9, %r1, 15; shl.b32 %r9, %r9, 3;", ".v2", 1),
+        # words 2 (lane // 2) and the next: 16 words for each group, and they differ
+        ("shr.u32 %r9, %r1, 1; shl.b32 %r9, %r9, 3;", ".v2", 2),
+        # 16 bytes: four groups of 8 lanes.  lane % 8: all four read words 0 to 31
+        ("and.b32 %r9, %r1, 7; shl.b32 %r9, %r9, 4;", ".v4", 1),
+        # lane // 16: groups 0 and 1 read words 0 to 3, groups 2 and 3 words 4 to 7
+        ("shr.u32 %r9, %r1, 4; shl.b32 %r9, %r9, 4;", ".v4", 2),
+        # groups 0 and 2 read words 0 to 3, groups 1 and 3 words 4 to 7: no neighbours agree
+        ("shr.u32 %r9, %r1, 3; and.b32 %r9, %r9, 1; shl.b32 %r9, %r9, 4;", ".v4", 4),
+        # lane 0 at word 0, lane 1 at word 32, ...: eight times the same four banks in every group
+        ("shl.b32 %r9, %r1, 7;", ".v4", 32),
+    ],
+)
+def test_neighbouring_groups_of_wide_accesses_merge(engine, address, vector, expected):
+    registers = {".v2": "{%r2, %r3}", ".v4": "{%r2, %r3, %r4, %r5}"}[vector]
+    body = HEAD + f".shared .align 16 .b8 s[8192];\n{address}\nld.shared{vector}.u32 {registers}, [%r9];"
+    assert run(body, engine=engine).metrics[WAVEFRONTS.format("ld")] == expected
+
+
+@ENGINES
+@pytest.mark.parametrize(("stride", "sectors_of"), [(0, 1), (4, 4), (8, 8), (32, 32)])
+def test_atomics_on_global_memory_are_one_request(engine, stride, sectors_of):
+    """`atom` counts with the loads, `red` with the stores; how often an address is hit changes nothing."""
+    address = f"mad.wide.u32 %rd5, %r1, {stride}, %rd0;\n"
+    report = run(HEAD + address + "red.global.add.u32 [%rd5], 1;\natom.global.add.u32 %r2, [%rd5], 1;",
+                 np.zeros(256, np.uint32), engine=engine)  # fmt: skip
+    assert report.ok, report
+    for way in ("ld", "st"):
+        assert report.metrics[GLOBAL.format("t_requests", way)] == 1
+        assert report.metrics[GLOBAL.format("t_sectors", way)] == sectors_of
+        assert report.metrics[f"global_bytes_{way}"] == 128
+
+
+@ENGINES
+@pytest.mark.parametrize(("stride", "expected"), [(0, 1), (4, 1), (8, 2), (128, 32)])
+def test_atomics_on_shared_memory_are_wavefronts_like_loads(engine, stride, expected):
+    body = (
+        HEAD + f".shared .align 16 .b8 s[4096];\nmul.lo.u32 %r9, %r1, {stride};\nst.shared.u32 [%r9], 0;\nbar.sync 0;\n"
+    )
+    report = run(body + "atom.shared.add.u32 %r2, [%r9], 1;", engine=engine)
+    assert report.metrics[WAVEFRONTS.format("ld")] == expected
+    assert report.metrics[CONFLICTS.format("ld")] == expected - 1
+
+
+@ENGINES
+def test_every_pipe_and_every_source_line(engine):
+    """The mix adds up, and a source line has the counts of all PTX lines that came from it."""
+    head = '.file 1 "k.cu"\n'
+    body = (
+        ".loc 1 3 1\nmov.u32 %r1, %tid.x;\nmad.wide.u32 %rd5, %r1, 4, %rd0;\n.loc 1 4 1\nld.global.f32 %f1, [%rd5];\n"
+        "sqrt.approx.f32 %f2, %f1;\nadd.f32 %f3, %f1, %f2;\n.loc 1 5 1\nst.global.f32 [%rd5], %f3;\n"
+    )
+    report = run(body, np.ones(64, np.float32), block=64, head=head, engine=engine)
+    pipes = {
+        k.removeprefix("inst_executed_pipe_"): v
+        for k, v in report.metrics.items()
+        if k.startswith("inst_executed_pipe_")
+    }
+    assert pipes["xu"] == 2
+    assert pipes["lsu"] == 2 * 3  # ld.param, ld, st
+    assert pipes["fma"] == 2 * 2  # mad, add.f32
+    assert sum(pipes.values()) == report.instructions
+    lines = {row["source_line"]: row for row in hot.source(report.lines, 10)}
+    assert {line: (row["executions"], row["cost"]) for line, row in lines.items()} == {
+        3: (4, 4),
+        4: (6, 6 + 2 * 3),
+        5: (4, 4 + 2 * 3),
+    }
 
 
 def test_cp_async_is_counted_apart():
