@@ -43,6 +43,7 @@ def command(
     perfetto: Annotated[
         Path | None, typer.Option(help="Write the whole block for a trace viewer here (an order, not a time).")
     ] = None,
+    lanes: Annotated[bool, typer.Option("--lanes", help="Show all 32 lanes of registers, banks and sectors.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show what each instruction of a warp did: registers of 32 lanes, banks and sectors, copies in flight, source."""
@@ -100,7 +101,7 @@ def command(
         typer.echo(found.to_json())
         return
     for one in found:
-        typer.echo(str(one))
+        typer.echo(one.text(every_lane=lanes))
     if found.ended:
         typer.echo(
             f"the warp ended after {first + len(found)} instructions"

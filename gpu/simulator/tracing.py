@@ -88,12 +88,22 @@ class Step:
         }  # fmt: skip
 
     def __str__(self) -> str:
+        return self.text(every_lane=False)
+
+    def text(self, *, every_lane: bool) -> str:
+        """The step in words; `every_lane` adds the 32 lanes of each register written and of each access."""
         source = f"  {self.file.rpartition('/')[2]}:{self.source_line}" if self.file else ""
         lines = [f"{self.number:6d}  line {self.line:4d}  {mask_text(self.active)}  {self.ptx}{source}"]
         for change in self.changes:
             lines.append(f"{'':14}{change.register} ({change.type}) = {lanes_text(change)}")
+            texts = [change.text(lane) if new else "" for lane, new in enumerate(change.lanes)]
+            if every_lane and len(set(texts)) > 1:
+                lines += lane_rows(texts)
         for access in self.accesses:
             lines.append(f"{'':14}{access_text(access)}")
+            places = {"shared": ("bank", access.banks()), "global": ("sector", access.sectors())}.get(access.space)
+            if every_lane and places is not None:
+                lines += lane_rows(["" if place is None else f"{places[0]} {place}" for place in places[1]])
         if self.pending and (self.accesses or self.ptx.startswith(("cp.", "mma", "bar"))):
             lines.append(f"{'':14}{self.pending} copies in flight, {self.pending_bytes} bytes")
         lines += [f"{'':14}! {hazard}" for hazard in self.hazards]
@@ -114,6 +124,16 @@ def lanes_text(change: Change, most: int = 6) -> str:
         return f"{texts[0]} in {'every lane' if len(lanes) == len(change.lanes) else f'{len(lanes)} lanes'}"
     head = ", ".join(f"{lane}: {text}" for lane, text in zip(lanes[:most], texts[:most], strict=True))
     return head + (f", ... {lanes[-1]}: {texts[-1]}" if len(lanes) > most else "")
+
+
+def lane_rows(texts: Sequence[str]) -> list[str]:
+    """The texts of 32 lanes in rows of eight, aligned; a lane without one shows a dot."""
+    width = max(map(len, texts))
+    return [
+        f"{'':16}lanes {first:2d}-{first + 7:2d}: "
+        + " ".join((t or ".").rjust(width) for t in texts[first : first + 8])
+        for first in range(0, len(texts), 8)
+    ]
 
 
 def access_text(access: Access) -> str:
@@ -162,7 +182,7 @@ class Trace(Sequence[Step]):
     def _repr_html_(self) -> str:
         from loadsparse.gpu.simulator.html import slider
 
-        return str(slider([str(step) for step in self.steps], self.kernel))
+        return str(slider([step.text(every_lane=True) for step in self.steps], self.kernel))
 
 
 def trace(

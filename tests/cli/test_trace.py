@@ -31,6 +31,7 @@ def test_every_step_of_a_kernel(source):
     assert loaded["source_line"] == 1
     text = run(*arguments, "--from", "1", "--count", "2").stdout
     assert text.count("line ") == 2
+    assert "lanes 24-31" in run(*arguments, "--lanes").stdout
     assert "the warp ended after" in run(*arguments).stdout
     assert "ended before" in run(*arguments, "--from", "1000").stdout
 

@@ -109,6 +109,26 @@ def test_json_and_notebook_forms():
     assert "type=range" in page
 
 
+def test_every_lane_is_shown_where_lanes_differ():
+    steps = trace("mov.u32 %r4, 7;\nshl.b32 %r3, %r1, 3;\nst.shared.u32 [%r3], %r1;", block=20)
+
+    def shown(start):
+        step = next(step for step in steps if step.ptx.startswith(start))
+        return step.text(every_lane=True).splitlines()
+
+    ids = shown("mov.u32 %r1")
+    assert [line.split(": ", 1)[1].split() for line in ids[2:]] == [
+        [hex(lane) if lane < 20 else "." for lane in range(first, first + 8)] for first in (0, 8, 16, 24)
+    ]
+    assert shown("mov.u32 %r4")[1].endswith("0x7 in 20 lanes")
+    rows = [line.split(": ", 1)[1].split("bank") for line in shown("st.shared")[2:6]]
+    assert [int(part) for part in rows[1][1:]] == [16, 18, 20, 22, 24, 26, 28, 30]
+    assert [len(row) - 1 for row in rows] == [8, 8, 4, 0]
+    page = steps._repr_html_()
+    assert "lanes 16-23" in page
+    assert "type=range" in page
+
+
 def test_heat_maps_say_which_lane_hits_which_bank():
     body = "mul.lo.u32 %r3, %r1, 8;\nst.shared.u32 [%r3], %r1;\nbar.sync 0;\nld.global.u32 %r4, [%rd1];"
     kernel, text = entry(body)
