@@ -77,16 +77,22 @@ class Handover:
     splits: tuple[tuple[int, int], ...] | None = None
 
 
+def shown(value: object) -> str:
+    """What was handed over, on one line of at most 60 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _integer(value: Any, name: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= int(value) <= high:
-        raise InputError(f"{name} is {value!r}: give an integer from {low} to {high}")
+        raise InputError(f"{name} is {shown(value)}: give an integer from {low} to {high}")
     return int(value)
 
 
 def _extent(value: Any, name: str, limits: tuple[int, int, int]) -> tuple[int, int, int]:
     parts = list(value) if isinstance(value, (list, tuple)) else [value]
     if not 1 <= len(parts) <= 3:
-        raise InputError(f"{name} is {value!r}: give 1 to 3 integers")
+        raise InputError(f"{name} is {shown(value)}: give 1 to 3 integers")
     parts += [1] * (3 - len(parts))
     x, y, z = (_integer(part, name, 1, limit) for part, limit in zip(parts, limits, strict=True))
     return x, y, z
@@ -97,7 +103,7 @@ def _step(raw: Any, known: set[str], where: str) -> Step:
         raise InputError(f"{where} is a {type(raw).__name__}: give a dict with ptx, grid, block and args")
     unknown = sorted(str(key) for key in raw if key not in STEP_KEYS)
     if unknown:
-        raise InputError(f"{where} has an unknown key {unknown[0]!r}: known are {', '.join(STEP_KEYS)}")
+        raise InputError(f"{where} has an unknown key {shown(unknown[0])}: known are {', '.join(STEP_KEYS)}")
     missing = [key for key in ("ptx", "grid", "block", "args") if key not in raw]
     if missing:
         raise InputError(f"{where} lacks {missing[0]!r}")
@@ -113,7 +119,7 @@ def _step(raw: Any, known: set[str], where: str) -> Step:
             raise InputError(f"{where}: the PTX has {len(found)} entries ({', '.join(found[:5])}): name one as entry=")
         entry = found[0]
     if not isinstance(entry, str) or not _NAME.fullmatch(entry):
-        raise InputError(f"{where}: entry {entry!r} is no PTX name")
+        raise InputError(f"{where}: entry {shown(entry)} is no PTX name")
     args = raw["args"]
     if not isinstance(args, (list, tuple)) or len(args) > MAX_ARGS:
         raise InputError(f"{where}: args must be a list of at most {MAX_ARGS} array names and numbers")
@@ -121,7 +127,9 @@ def _step(raw: Any, known: set[str], where: str) -> Step:
     for index, arg in enumerate(args):
         if isinstance(arg, str):
             if arg not in known:
-                raise InputError(f"{where}: args[{index}] names {arg!r}; the arrays are {', '.join(sorted(known))}")
+                raise InputError(
+                    f"{where}: args[{index}] names {shown(arg)}; the arrays are {', '.join(sorted(known))}"
+                )
             checked.append(arg)
         elif isinstance(arg, (bool, int, np.integer)):
             checked.append(_integer(int(arg), f"{where}: args[{index}]", -(2**63), 2**64 - 1))
@@ -145,7 +153,7 @@ def _arrays(raw: Any) -> dict[str, NDArray[np.generic]]:
     checked: dict[str, NDArray[np.generic]] = {}
     for name, array in raw.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name in BUILT_IN:
-            raise InputError(f"arrays: {name!r} cannot be an array's name ({', '.join(BUILT_IN)} are taken)")
+            raise InputError(f"arrays: {shown(name)} cannot be an array's name ({', '.join(BUILT_IN)} are taken)")
         if not isinstance(array, np.ndarray) or array.dtype.name not in KINDS:
             kind = getattr(array, "dtype", type(array).__name__)
             raise InputError(f"arrays[{name!r}] is {kind}: give a NumPy array of {', '.join(KINDS)}")
@@ -161,9 +169,9 @@ def _scratch(raw: Any, arrays: Mapping[str, object]) -> dict[str, tuple[str, int
     checked: dict[str, tuple[str, int]] = {}
     for name, pair in raw.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name in BUILT_IN or name in arrays:
-            raise InputError(f"scratch: {name!r} cannot be a workspace's name or is taken")
+            raise InputError(f"scratch: {shown(name)} cannot be a workspace's name or is taken")
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise InputError(f"scratch[{name!r}] is {pair!r}: give (dtype, count)")
+            raise InputError(f"scratch[{name!r}] is {shown(pair)}: give (dtype, count)")
         try:
             kind = np.dtype(pair[0]).name
         except TypeError:
@@ -182,7 +190,7 @@ def _splits(raw: Any, k: int) -> tuple[tuple[int, int], ...] | None:
     pairs = []
     for index, pair in enumerate(raw):
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise InputError(f"splits[{index}] is {pair!r}: give (start, stop)")
+            raise InputError(f"splits[{index}] is {shown(pair)}: give (start, stop)")
         pairs.append((_integer(pair[0], f"splits[{index}]", 0, 2**31), _integer(pair[1], f"splits[{index}]", 0, 2**31)))
     edges = [0, *(stop for _, stop in pairs)]
     if [start for start, _ in pairs] != edges[:-1] or edges != sorted(edges):
@@ -200,7 +208,7 @@ def check(raw: Any, k: int) -> Handover:
         raise InputError(f"kernel returned a {type(raw).__name__}: return a dict with ptx, grid, block and args")
     unknown = sorted(str(key) for key in raw if key not in KEYS)
     if unknown:
-        raise InputError(f"unknown key {unknown[0]!r} in the launch description: known are {', '.join(KEYS)}")
+        raise InputError(f"unknown key {shown(unknown[0])} in the launch description: known are {', '.join(KEYS)}")
     arrays = _arrays(raw.get("arrays", {}))
     scratch = _scratch(raw.get("scratch", {}), arrays)
     known = {*BUILT_IN, *arrays, *scratch}
@@ -214,10 +222,10 @@ def check(raw: Any, k: int) -> Handover:
     else:
         steps = (_step(single, known, "the description"),)
     out, semantics = raw.get("out", "f16"), raw.get("semantics", "dense")
-    if out not in FORMATS:
-        raise InputError(f"out is {out!r}: use {', '.join(FORMATS)}")
-    if semantics not in ("dense", "stored"):
-        raise InputError(f"semantics is {semantics!r}: use 'dense' or 'stored'")
+    if not isinstance(out, str) or out not in FORMATS:
+        raise InputError(f"out is {shown(out)}: use {', '.join(FORMATS)}")
+    if not isinstance(semantics, str) or semantics not in ("dense", "stored"):
+        raise InputError(f"semantics is {shown(semantics)}: use 'dense' or 'stored'")
     if not any("c" in step.args for step in steps):
         raise InputError("no step takes 'c': the kernel must write its product there")
     return Handover(steps, arrays, scratch, out, semantics, _splits(raw.get("splits"), k))

@@ -47,6 +47,10 @@ BAD: list[tuple[Any, str]] = [
     ({**GOOD, "splits": [(0, 2), (3, 4)]}, "without gaps"),
     ({**GOOD, "splits": [(0, 5000)]}, "they end at 5000"),
     ({**GOOD, "splits": 4}, "list of"),
+    ({**GOOD, "out": np.arange(3)}, r"out is array\(\[0, 1, 2\]\)"),
+    ({**GOOD, "semantics": np.array([])}, "semantics is array"),
+    ({**GOOD, "block": np.ma.array([1, 2])}, "block is masked_array"),  # whose repr has several lines
+    ({**GOOD, "entry": "x" * 10_000}, r"entry 'x+\.\.\. is no PTX name"),
 ]
 
 
@@ -55,6 +59,7 @@ def test_bad_description_is_refused(raw: Any, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         handover.check(raw, 4)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 def test_description_survives_the_process_boundary(tmp_path: Path) -> None:
