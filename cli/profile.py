@@ -80,6 +80,7 @@ def _coverage(as_json: bool, plain: bool) -> None:
         table.add_row(*row.values())
     console(plain).print(table)
     console(plain).print(f"{len(rows)} opcodes; any other is refused at load, by name and line")
+    console(plain).print("engine llvm: rare forms fall back to the interpreter; a report's `engine` says which one ran")
 
 
 def _section(out: Console, section: Section, plain: bool) -> None:

@@ -381,8 +381,12 @@ def pipe(name: str, modifiers: tuple[str, ...]) -> Pipe:
     return row.pipe
 
 
+INTERPRETED = frozenset({"addc", "call", "isspacep", "madc", "mbarrier", "movmatrix", "stmatrix", "subc", "szext"})
+"""What only the interpreter executes; of the others, the LLVM engine may leave a rare form to it."""
+
+
 def coverage() -> list[dict[str, str]]:
-    """One row per mnemonic: its modifiers, types, operand counts and pipe, as text for a table."""
+    """One row per mnemonic: its modifiers, types, operand counts, pipe and fastest engine, as text for a table."""
     return [
         {
             "opcode": row.name,
@@ -390,6 +394,7 @@ def coverage() -> list[dict[str, str]]:
             "modifiers": " ".join(sorted(row.flags)),
             "operands": _either(row.operands),
             "pipe": row.pipe,
+            "engine": "interpreter" if row.name in INTERPRETED else "llvm",
         }
         for row in _ROWS
     ]
