@@ -23,7 +23,9 @@ def command(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite files that are there; what you wrote is lost.")
     ] = False,
-    opened: Annotated[bool, typer.Option("--open/--no-open", help="Open Jupyter there.")] = True,
+    opened: Annotated[
+        bool | None, typer.Option("--open/--no-open", help="Open Jupyter there; by default on a terminal.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Copy the course (notebooks) and the puzzles to a folder, and open Jupyter.
@@ -49,7 +51,7 @@ def command(
     typer.echo(f"puzzles: cd {folder / 'puzzles'}; loadsparse puzzle check 1")
     if not jupyter:
         typer.echo(INSTALL.format(folder=folder))
-    elif opened:
+    elif opened or (opened is None and sys.stdout.isatty()):
         raise typer.Exit(subprocess.run([sys.executable, "-m", "jupyterlab", str(folder)], check=False).returncode)
     else:
         typer.echo(f"notebooks: jupyter lab {folder}")

@@ -65,6 +65,8 @@ def test_jupyter_is_opened_or_its_installation_explained(tmp_path: Path, monkeyp
     monkeypatch.setattr(command, "find_spec", lambda name: object())
     monkeypatch.setattr(command.subprocess, "run", run)
     assert CliRunner().invoke(app, ["learn", str(tmp_path / "a")]).exit_code == 0
+    assert not called, "without a terminal nothing is opened"
+    assert CliRunner().invoke(app, ["learn", str(tmp_path / "a"), "--open"]).exit_code == 0
     assert called[0][1:] == ["-m", "jupyterlab", str(tmp_path / "a")]
 
 

@@ -94,7 +94,10 @@ def page(entry: Entry) -> str:
 
 
 def _launch(launch: Launch) -> str:
-    kinds = "\n".join(f"    {name}: {kind}" for name, kind in launch.parameters.items())
+    kinds = "\n".join(
+        f"    {name}: {kind}{', the address of an array' if kind == 'uint64' else ''}"
+        for name, kind in launch.parameters.items()
+    )
     if launch.grid is None:
         return f"You choose the launch.  Parameters and their Numba types:\n\n{kinds}"
     grid = "as many blocks as the result needs" if callable(launch.grid) else f"grid {launch.grid}"

@@ -47,3 +47,8 @@ class Verdict:
         ]
         score = (f"  {name}: {value['yours']} (best known {value['best']})" for name, value in self.score.items())
         return "\n".join([head, *lines, *score])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
