@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadsparse.gpu import compiler, kernels
+from loadsparse.gpu.kernels import Kernel
+from loadsparse.gpu.kernels.grouped import Grouped
 from loadsparse.gpu.launch import Step
 from loadsparse.gpu.profiling import Job, of_launch
 from loadsparse.gpu.verify import child
 from loadsparse.gpu.verify.errors import InputError
+from loadsparse.gpu.verify.experts import deal
 from loadsparse.gpu.verify.handover import MAX_ARRAY, MAX_PTX, to_launch
 from loadsparse.gpu.verify.inputs import random_case
 
@@ -39,7 +42,8 @@ def resolve(
     """The job of `lscd`, `mine.py:kernel`, `mine.cu:kernel` or `mine.ptx:kernel`, and source text by file name.
 
     Kernels by name and Python files (run in a child process that hands over data only) multiply a random sparse A by a
-    random B of `shape` (M, N, K); .cu and .ptx files take a grid, a block and arguments.  Raises InputError.
+    random B of `shape` (M, N, K), the grouped ones with its rows cut into experts; .cu and .ptx files take a grid, a block
+    and arguments.  Raises InputError.
     """
     match = _FILE.fullmatch(target)
     if match is not None and match[2].lower() in ("cu", "ptx"):
@@ -61,8 +65,12 @@ def resolve(
         file = Path(path)
         return of_launch(to_launch(handed, case, arch, f"{file.name}:{name}")), {file.name: _text(file)}
     try:
-        kernel = kernels.get(target)
-        launch = kernel.plan(kernel.encode(case.a, dtype), case.b, arch=arch, split_k=split_k)
+        kernel: Kernel | Grouped = kernels.get(target)
+        if isinstance(kernel, Grouped):
+            experts = deal(case, seed)
+            launch = kernel.plan(kernel.encode(experts.a, dtype), experts.b, experts.counts, arch, split_k)
+        else:
+            launch = kernel.plan(kernel.encode(case.a, dtype), case.b, arch, split_k)
     except ValueError as error:
         raise InputError(f"{error}; your own is mine.py:kernel, mine.cu:kernel or mine.ptx:kernel") from None
     folder = files("loadsparse.gpu.kernels")

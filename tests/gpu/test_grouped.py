@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadsparse.gpu import kernels, verify
+from loadsparse.gpu import kernels, targets, verify
 from loadsparse.gpu.kernels import worklist
 from loadsparse.gpu.kernels.grouped import choose_split
 from loadsparse.gpu.verify.experts import ExpertCase, deal, judge_experts
@@ -152,6 +152,12 @@ def test_unequal_experts_share_the_multiprocessors() -> None:
     assert max(costs) < 1.02 * min(costs)
     by_expert = np.bincount(launch.buffers["work"][:, 0] // 2, weights=costs, minlength=6)
     assert worklist.imbalance(by_expert) > 2
+
+
+def test_profile_and_trace_know_grouped_kernels() -> None:
+    job, sources = targets.resolve("grouped_lscd", shape=(64, 6, 64))
+    assert "lscd.py" in sources
+    assert job.steps[0].entry == "grouped_lscd"
 
 
 def test_split_fills_what_few_items_leave_idle() -> None:
