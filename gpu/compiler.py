@@ -115,7 +115,15 @@ def numba(
     text = str(ptx).replace(entries(ptx)[0], name or function.__name__)
     if registers is not None:
         text = re.sub(r"^(?=\{)", f".maxnreg {registers}\n", text, count=1, flags=re.MULTILINE)
-    return text
+    return mark_uniform(text)
+
+
+def mark_uniform(ptx: str) -> str:
+    """PTX whose branches on a comparison of a register that `intrinsics.uniform` made with a constant are `bra.uni`."""
+    for register in re.findall(r"mov\.b32\s+(%r\d+), %r\d+; // uniform", ptx):
+        for predicate in re.findall(rf"setp\.\w+\.\w+\s+(%p\d+), {register}, -?\d+;", ptx):
+            ptx = re.sub(rf"(@!?{predicate} bra)(?=\s)", r"\1.uni", ptx)
+    return ptx
 
 
 _HEADERS = {

@@ -22,6 +22,7 @@ from numba.cuda.extending import intrinsic
 
 U32, U64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 MEMORY = "~{memory}"
+UNIFORM = "// uniform"  # marks a move for `compiler.numba`, which makes branches on its result bra.uni
 
 
 def emit(
@@ -101,6 +102,15 @@ def keep(typing_context, value):
     return fixed(kind, (kind,), f"mov.b{bits} $0, $1;", f"={register},{register}")
 
 
+@intrinsic
+def uniform(typing_context, value):
+    """The same word, of which the caller knows that it is equal in all lanes: a branch on it keeps the warp together.
+
+    ptxas cannot know that of a value from memory, and would guard every shuffle under the branch by a slow path.
+    """
+    return fixed(WORD, (WORD,), f"mov.b32 $0, $1; {UNIFORM}", "=r,r")
+
+
 def listed(count: int, first: int = 0) -> str:
     """ "$0", or "{$0, $1, ...}": the registers of an operand in assembly text."""
     names = ", ".join(f"${first + i}" for i in range(count))
@@ -157,6 +167,7 @@ def store(name: str, space: str, count: int = 1, element: str = "u32") -> Any:
 
 
 load_shared, load_shared_half = load("load_shared", "shared"), load("load_shared_half", "shared", element="u16")
+load_shared_byte = load("load_shared_byte", "shared", element="u8")
 load_shared_x2, load_shared_x4 = load("load_shared_x2", "shared", 2), load("load_shared_x4", "shared", 4)
 store_shared, store_shared_half = store("store_shared", "shared"), store("store_shared_half", "shared", element="b16")
 store_shared_x4 = store("store_shared_x4", "shared", 4)
@@ -202,6 +213,12 @@ def cp_async_wait(typing_context, pending):
 def barrier(typing_context):
     """bar.sync 0: every thread of the block arrives, and sees what the others wrote before."""
     return fixed(types.void, (), "bar.sync 0;", "", convergent=True)
+
+
+@intrinsic
+def warp_barrier(typing_context):
+    """bar.warp.sync: every lane arrives, and sees what the others wrote before."""
+    return fixed(types.void, (), "bar.warp.sync 0xffffffff;", "", convergent=True)
 
 
 def ldmatrix(count: int, transposed: bool = False) -> Any:

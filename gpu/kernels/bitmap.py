@@ -4,6 +4,8 @@ A warp owns 4 strips of 16 rows x 64 columns (2 beyond 32 columns of B) and deco
 through up to four shared-memory stages by cp.async, with one barrier a step.  K is split over blocks; float32 partials are
 added by a second kernel in ascending order.
 
+The tiles of `Adaptive` weights are of several kinds; those that are no bitmaps take the road of `scatter.py`.
+
 Bank conflicts: the halfwords that a warp reads in one instruction lie among the values of one group of elements (see
 `LaneBitmap.bits`).  While those fill at most 31 words, no two of them share a bank; denser groups conflict.
 
@@ -27,27 +29,34 @@ from loadsparse.gpu.intrinsics import (
     cp_async_wait,
     keep,
     load_global,
+    load_shared,
     shared_base,
+    uniform,
+    warp_barrier,
     zeros,
 )
 from loadsparse.gpu.kernels import parts
-from loadsparse.gpu.kernels.blocks import copy_while, load_panels, store_partials, store_rounded
+from loadsparse.gpu.kernels.blocks import clear_shared, copy_while, load_panels, store_partials, store_rounded
 from loadsparse.gpu.kernels.decode import decode_and_multiply, locate
+from loadsparse.gpu.kernels.scatter import area_bytes, scatter_half, take_and_multiply
 from loadsparse.gpu.launch import Launch
+from loadsparse.reference.formats.adaptive import BITMAP, DENSE, DENSE_START, Adaptive
+from loadsparse.reference.formats.delta import STREAM
 from loadsparse.reference.formats.lane_bitmap import LaneBitmap
 
 TILE_M, TILE_K = 256, 64  # of a block: four format tiles
 
 
 def product(
-    dtype: str, panels: int, n_width: int, direct: bool, paired: bool, *, bits: int, stages: int, copies: int
+    dtype: str, panels: int, n_width: int, direct: bool, paired: bool, *, bits: int, stages: int, copies: int, rounds: int
 ) -> Any:
     """Device function that multiplies 256 rows by 8*panels columns, over this block's part of K; see lscd.product.
 
-    bits: of the format; stages: shared-memory stages; copies: 16-byte copies of A that a thread issues at once.  The last
-    parameter of the function is the bytes of a tile slot.
+    bits: of the format; stages: shared-memory stages; copies: 16-byte copies of A that a thread issues at once; rounds: 0
+    where every tile is a bitmap, else that many for each half of a delta tile.  The last parameter of the function is the
+    bytes of a tile slot.
     """
-    step_by, store = decode_and_multiply[dtype], store_rounded[dtype]
+    step_by, take, store = decode_and_multiply[dtype], take_and_multiply[dtype], store_rounded[dtype]
     strips, threads = strips_per_warp(panels), threads_per_block(panels)
     place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, threads)
     sharers = 4 // strips  # warps that work on one format tile
@@ -55,6 +64,16 @@ def product(
     at_once, stride = copies, 512 * sharers
     acc_count, even, b_bytes = strips * 4 * panels, int(paired), TILE_K * panels * 16
     lane_shift, lane_bits, oldest = bits.bit_length() - 1, bits // 4, stages - 2
+    mixed, dense_area, area_rows = rounds > 0, area_bytes(strips), 2 * strips
+    scatter = scatter_half(strips == 4, rounds)
+
+    @cuda.jit(device=True, inline="always")
+    def by_bitmap(acc, tile, words_at, headers_at, b_tile, before, shift):
+        words, starts = locate(tile, words_at, headers_at, strips)
+        acc = step_by(acc, words, starts, 0, bits, before, shift, load_panels(b_tile, 0, panels, 1024))
+        acc = step_by(acc, words, starts, 1, bits, before, shift, load_panels(b_tile, 256, panels, 1024))
+        acc = step_by(acc, words, starts, 2, bits, before, shift, load_panels(b_tile, 512, panels, 1024))
+        return step_by(acc, words, starts, 3, bits, before, shift, load_panels(b_tile, 768, panels, 1024))
 
     @cuda.jit(device=True, inline="always")
     def strips_product(offsets, data, b, c, origin, top, b_column, column, end, m, k, ldb, ldc, slot):
@@ -73,21 +92,22 @@ def product(
         before = keep(uint32(uint32(uint32(uint32(1) << shift) - uint32(1)) * uint32(0x01010101)))
         b_place = place_b(thread)
 
-        stage_bytes = keep(uint32(slot * uint32(slots) + uint32(b_bytes)))
+        stage_bytes = uint32(slot * uint32(slots) + uint32(b_bytes))
         base = keep(shared_base())
         limit = keep(uint32(base + stage_bytes * uint32(stages)))
         write, read = base, base
         a_at = keep(uint32(mine * slot))
-        load_at = keep(uint32(a_at + uint32(loader << uint32(4))))
-        data_at = keep(data + uint64(loader) * uint64(16))
         word_at = keep(uint32(uint32(lane << uint32(2)) + uint32(sub << uint32(7))))
         header_at = keep(uint32(sub << uint32(1)))
-        b_at = keep(uint32(slot * uint32(slots)))
+        b_at = uint32(slot * uint32(slots))
         b_row = keep(
             uint32(
                 b_at + uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10))
             )
         )
+        if mixed:
+            dense_at = uint32(limit + uint32(warp * uint32(dense_area)))
+            clear_shared(uint32(dense_at + uint32(lane << uint32(4))), area_rows, 512)
         at = offsets + (uint64(tile_row) * uint64(tiles) + uint64(first)) * uint64(4)
         start, stop = load_global(at, 0), load_global(at, 4)
         acc = zeros(acc_count)
@@ -99,8 +119,8 @@ def product(
                 barrier()
             if step < last:
                 size = uint32(stop - start)
-                remaining, to = uint32(size - loader), uint32(write + load_at)
-                source = data_at + uint64(start) * uint64(16)
+                remaining, to = uint32(size - loader), uint32(write + a_at + uint32(loader << uint32(4)))
+                source = data + uint64(uint32(start + loader)) * uint64(16)
                 copy_while(to, source, at_once, stride, remaining)
                 done = uint32(at_once * loaders)
                 while done < size:  # a tile larger than most
@@ -121,11 +141,38 @@ def product(
             if ready:
                 tile = uint32(read + a_at)
                 b_tile = uint32(read + b_row)
-                words, starts = locate(tile, uint32(tile + word_at), uint32(tile + header_at), strips)
-                acc = step_by(acc, words, starts, 0, bits, before, shift, load_panels(b_tile, 0, panels, 1024))
-                acc = step_by(acc, words, starts, 1, bits, before, shift, load_panels(b_tile, 256, panels, 1024))
-                acc = step_by(acc, words, starts, 2, bits, before, shift, load_panels(b_tile, 512, panels, 1024))
-                acc = step_by(acc, words, starts, 3, bits, before, shift, load_panels(b_tile, 768, panels, 1024))
+                if mixed:  # what depends on the thread alone is computed anew: registers are short
+                    me = keep(thread)
+                    my_lane, my_warp = uint32(me & uint32(31)), uint32(me >> uint32(5))
+                    my_sub = uint32(uint32(my_warp % uint32(sharers)) * uint32(strips))
+                    head = load_shared(tile, 0)
+                    kind = uniform(uint32(head & uint32(0xFFFF)))
+                    if kind == uint32(BITMAP):
+                        my_shift = uint32(uint32(my_lane >> uint32(lane_shift)) * uint32(lane_bits))
+                        my_before = uint32(uint32(uint32(uint32(1) << my_shift) - uint32(1)) * uint32(0x01010101))
+                        words_at = uint32(tile + uint32(my_lane << uint32(2)) + uint32(my_sub << uint32(7)))
+                        headers_at = uint32(tile + uint32(my_sub << uint32(1)))
+                        acc = by_bitmap(acc, tile, words_at, headers_at, b_tile, my_before, my_shift)
+                    else:
+                        left, right = uint32(head >> uint32(16)), load_shared(tile, 4)
+                        octets, pair = uint32(left + right), uint32(my_sub >> uint32(1))
+                        area = uint32(limit + uint32(my_warp * uint32(dense_area)))
+                        fragments, next_half = uint32(area + uint32(my_lane << uint32(4))), uint32(0)
+                        if kind == uint32(DENSE):
+                            fragments = uint32(tile + uint32(DENSE_START) + uint32(my_lane << uint32(4)))
+                            fragments = uint32(fragments + uint32(pair * uint32(STREAM)))
+                            next_half = uint32(STREAM * 2)
+                        scatter(tile, kind, octets, uint32(0), left, my_lane, area, pair)
+                        warp_barrier()
+                        acc = take(acc, fragments, 0, load_panels(b_tile, 0, panels, 1024))
+                        acc = take(acc, fragments, 1, load_panels(b_tile, 256, panels, 1024))
+                        fragments = uint32(fragments + next_half)
+                        scatter(tile, kind, octets, left, right, my_lane, area, pair)
+                        warp_barrier()
+                        acc = take(acc, fragments, 0, load_panels(b_tile, 512, panels, 1024))
+                        acc = take(acc, fragments, 1, load_panels(b_tile, 768, panels, 1024))
+                else:
+                    acc = by_bitmap(acc, tile, uint32(tile + word_at), uint32(tile + header_at), b_tile, before, shift)
                 read = uint32(read + stage_bytes)
                 if read == limit:
                     read = base
@@ -160,9 +207,10 @@ def compiled(
     bits: int,
     stages: int,
     copies: int,
+    rounds: int = 0,
 ) -> str:
     """PTX of the kernel for a grid of (256 rows, 8*panels columns, splits of K), or for one of work items; see `product`."""
-    multiply = product(dtype, panels, n_width, direct, paired, bits=bits, stages=stages, copies=copies)
+    multiply = product(dtype, panels, n_width, direct, paired, bits=bits, stages=stages, copies=copies, rounds=rounds)
 
     def bitmap(offsets, data, b, c, m, n, k, slot):
         top = uint32(uint32(cuda.blockIdx.x) * uint32(TILE_M))
@@ -178,7 +226,8 @@ def compiled(
         signature = "void(uint64, uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32, uint32)"
         return compiler.numba(grouped_bitmap, signature, arch, launch_bounds=threads, registers=most)
     signature = "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32)"
-    return compiler.numba(bitmap, signature, arch, launch_bounds=threads, registers=most)
+    name = "adaptive" if rounds else "bitmap"
+    return compiler.numba(bitmap, signature, arch, name=name, launch_bounds=threads, registers=most)
 
 
 def threads_per_block(panels: int) -> int:
@@ -214,10 +263,25 @@ class BitmapKernel:
         return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded))
 
 
-def tiling(encoded: LaneBitmap) -> parts.Tiling:
+@dataclass(frozen=True)
+class AdaptiveKernel:
+    """The bitmap kernel on weights whose tiles each have the form that suits their density; see `Adaptive`."""
+
+    name: str = "adaptive"
+
+    def encode(self, a: NDArray[Any], dtype: str = "f16") -> Adaptive:
+        """Dense weights [M, K] (float16, or uint16 bit patterns with dtype="bf16"), each tile in its best form."""
+        return Adaptive.encode(a, dtype)
+
+    def plan(self, encoded: Adaptive, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
+        """The launch that computes C = A x B, see `BitmapKernel.plan`."""
+        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded))
+
+
+def tiling(encoded: LaneBitmap | Adaptive) -> parts.Tiling:
     """How the kernel cuts these weights: its stages and copies depend on the largest tile."""
     slot = 16 * int(np.diff(encoded.offsets).max())
-    bits = int(encoded.bits[0])
+    bits, rounds = (4, encoded.rounds()) if isinstance(encoded, Adaptive) else (int(encoded.bits[0]), 0)
 
     def stage_bytes(panels: int) -> int:
         return 4 * slot + TILE_K * panels * 16
@@ -225,11 +289,15 @@ def tiling(encoded: LaneBitmap) -> parts.Tiling:
     def stages(panels: int) -> int:
         return next((s for s in (4, 3) if s * stage_bytes(panels) <= 48 * 1024), 2)
 
+    def shared_bytes(panels: int) -> int:
+        strips = strips_per_warp(panels)
+        return stages(panels) * stage_bytes(panels) + (16 // strips * area_bytes(strips) if rounds else 0)
+
     def copies(panels: int) -> int:
         return min(-(-slot * strips_per_warp(panels) // (4 * 32 * 16)), 10)
 
     def build(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str, **how: Any) -> str:
-        variant = {"bits": bits, "stages": stages(panels), "copies": copies(panels)}
+        variant = {"bits": bits, "stages": stages(panels), "copies": copies(panels), "rounds": rounds}
         return compiled(dtype, panels, n_width, direct, paired, arch, **variant, **how)
 
     return parts.Tiling(
@@ -239,6 +307,6 @@ def tiling(encoded: LaneBitmap) -> parts.Tiling:
         tile_k=TILE_K,
         threads=threads_per_block,
         resident=3,
-        shared_bytes=lambda panels: stages(panels) * stage_bytes(panels),
+        shared_bytes=shared_bytes,
         extra=(np.uint32(slot),),
     )
