@@ -32,7 +32,11 @@ from loadsparse.gpu.intrinsics import (
 from loadsparse.gpu.kernels.decode import operation, scan
 from loadsparse.reference.formats.delta import HEADER, OCTET, STREAM
 
-SPREAD = {5: (15, 4, 0x02040810, 0x10101010), 6: (0xFFFF, 2, 0x00100001, 0x30303030), 8: (0xFFFFFFFF, 4, 16, 0xF0F0F0F0)}
+SPREAD = {
+    5: (15, 4, 0x02040810, 0x10101010),
+    6: (0xFFFF, 2, 0x00100001, 0x30303030),
+    8: (0xFFFFFFFF, 4, 16, 0xF0F0F0F0),
+}
 """width -> (mask, shift, factor, kept): how an octet's high bits h come to the bytes of its distances, as `delta.HIGH` has them.
 
     entries 0 to 3: (h & mask) factor & kept        entries 4 to 7: (h >> shift) factor & kept
@@ -104,7 +108,9 @@ def octet_store(whole: bool) -> Any:
     if whole:
         text += "mov.b32 %start, $6; "
     else:  # a lane without octet starts beyond both sides
-        text += "setp.ne.u32 %second, $10, 0; selp.b32 %start, 0, 0x80000000, %second; selp.b32 %start, $6, %start, %in; "
+        text += (
+            "setp.ne.u32 %second, $10, 0; selp.b32 %start, 0, 0x80000000, %second; selp.b32 %start, $6, %start, %in; "
+        )
     for i in range(OCTET):
         word, weights, value = i // 4, 0x02020202 >> 8 * (3 - i % 4), f"${2 + i // 2}"
         start, to = "%half" if word else "%start", "%half" if i == 3 else "%to"
@@ -137,8 +143,8 @@ def scatter_rounds(whole: bool, rounds: int) -> Any:
     def scatter(rule, extra, octet, last, count, lane, low_at, high_at, values_at, base, middle, pair):
         mine = min(octet, last)
         distances = load_distances(rule, low_at, high_at, mine, extra)
-        values = load_shared_x4(uint32(values_at + uint32(mine << uint32(4))), 0)
         covered, through = scan_distances(distances)
+        values = load_shared_x4(uint32(values_at + uint32(mine << uint32(4))), 0)
         store_octet(distances, values, uint32(base + uint32(through - covered)), count, lane, middle, pair)
         if more:
             base, octet = uint32(base + last_lane(through)), uint32(octet + uint32(32))
@@ -163,7 +169,11 @@ def scatter_half(whole: bool, rounds: int) -> Any:
         indexes = uint32(octets * kind + uint32(HEADER + 15)) & uint32(0xFFFFFFF0)
         values_at = uint32(tile + min(indexes, uint32(octets << uint32(4))))  # inside of the tile even without octets
         base = area if whole else uint32(area - uint32(pair * uint32(STREAM)))
-        octet, last, middle = uint32(first + lane), uint32(max(octets, uint32(1)) - uint32(1)), uint32(base + uint32(STREAM))
+        octet, last, middle = (
+            uint32(first + lane),
+            uint32(max(octets, uint32(1)) - uint32(1)),
+            uint32(base + uint32(STREAM)),
+        )
         rule, extra = spread_rule(kind), uint32(kind - uint32(4))
         scatter(rule, extra, octet, last, count, lane, low_at, high_at, values_at, base, middle, pair)
 
@@ -195,7 +205,9 @@ def multiply(in_format: str) -> Any:
                 text = f"ld.shared.v4.u32 {{$0, $1, $2, $3}}, [$4+{at}];"
                 left = emit(builder, [U32] * 4, text, "=r,=r,=r,=r,r", [args[1]])
                 emit(builder, [], f"st.shared.v4.u32 [$0+{at}], {{$1, $1, $1, $1}};", "r,r", [args[1], zero])
-                if number == 1 and i == strips - 1:  # before a product, whose .aligned tells ptxas that lanes are together
+                if (
+                    number == 1 and i == strips - 1
+                ):  # before a product, whose .aligned tells ptxas that lanes are together
                     emit(builder, [], "bar.warp.sync 0xffffffff;", "", [], convergent=True)
                 for j in range(panels):
                     place = 4 * (i * panels + j)

@@ -68,7 +68,9 @@ class Adaptive(SparseFormat):
             kinds = _choose(np.count_nonzero(tiles, axis=1), {other: units for other, (units, _) in forms.items()})
             forms[EMPTY] = _pack(tiles, EMPTY)
         elif kind not in KINDS or (kind == EMPTY and tiles.any()):
-            raise FormatError(f"kind is one of {', '.join(map(str, KINDS))}, and 1 (empty) only for zeros, not {kind!r}")
+            raise FormatError(
+                f"kind is one of {', '.join(map(str, KINDS))}, and 1 (empty) only for zeros, not {kind!r}"
+            )
         else:
             forms, kinds = {kind: _pack(tiles, kind)}, np.full(len(tiles), kind)
         sizes = np.stack([forms[other][0] if other in forms else np.zeros(len(tiles), np.int64) for other in KINDS])
@@ -175,7 +177,19 @@ def _grid(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 _SPLIT = (2, 2, 2, 8), (2, 2, 2, 4, 2)  # strip pair, strip, upper/lower, g; half, fragment, left/right, t, low/high
-_AXES = (0, 5, 6, 1, 7, 2, 4, 9, 8, 3, 10)  # tile row, tile column; half, pair, fragment, strip; g, t; register; low/high
+_AXES = (
+    0,
+    5,
+    6,
+    1,
+    7,
+    2,
+    4,
+    9,
+    8,
+    3,
+    10,
+)  # tile row, tile column; half, pair, fragment, strip; g, t; register; low/high
 
 
 def _tiles(matrix: NDArray[np.uint16]) -> NDArray[np.uint16]:
