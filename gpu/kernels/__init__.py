@@ -41,20 +41,22 @@ class Kernel(Protocol):
 
 def known() -> dict[str, Kernel]:
     """All kernels by name, best first."""
-    from loadsparse.gpu.kernels.bitmap import BitmapKernel
+    from loadsparse.gpu.kernels.bitmap import AdaptiveKernel, BitmapKernel
     from loadsparse.gpu.kernels.dense import DenseKernel
     from loadsparse.gpu.kernels.lscd import Lscd
     from loadsparse.gpu.kernels.sparta import Sparta
     from loadsparse.gpu.kernels.sputnik import Sputnik
     from loadsparse.gpu.kernels.twofour import TwoFourKernel
 
-    kernels: tuple[Kernel, ...] = (BitmapKernel(), Lscd(), DenseKernel(), Sparta(), Sputnik(), TwoFourKernel())
+    kernels: tuple[Kernel, ...] = (
+        BitmapKernel(), AdaptiveKernel(), Lscd(), DenseKernel(), Sparta(), Sputnik(), TwoFourKernel(),
+    )  # fmt: skip
     return {kernel.name: kernel for kernel in kernels}
 
 
 def names() -> tuple[str, ...]:
-    """Names of the kernels that take any weights, best first (twofour wants 2:4 ones)."""
-    return tuple(name for name in known() if name != "twofour")
+    """Names of the kernels to compare, best first: not twofour, which wants 2:4 weights, nor adaptive, bitmap's other road."""
+    return tuple(name for name in known() if name not in ("twofour", "adaptive"))
 
 
 @overload

@@ -48,7 +48,16 @@ TILE_M, TILE_K = 256, 64  # of a block: four format tiles
 
 
 def product(
-    dtype: str, panels: int, n_width: int, direct: bool, paired: bool, *, bits: int, stages: int, copies: int, rounds: int
+    dtype: str,
+    panels: int,
+    n_width: int,
+    direct: bool,
+    paired: bool,
+    *,
+    bits: int,
+    stages: int,
+    copies: int,
+    rounds: int,
 ) -> Any:
     """Device function that multiplies 256 rows by 8*panels columns, over this block's part of K; see lscd.product.
 

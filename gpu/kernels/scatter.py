@@ -131,8 +131,10 @@ def octet_store(whole: bool) -> Any:
 
 
 def scatter_rounds(whole: bool, rounds: int) -> Any:
-    """A device function (rule, extra, octet, last, count, lane, low_at, high_at, values_at, base, middle, pair) of `rounds` rounds.
+    """A device function that scatters 32 octets of a half in each of `rounds` rounds, with these parameters:
 
+    rule, extra: see `load_distances`; low_at, high_at, values_at: shared addresses of the tile's arrays; middle, pair: see
+    `octet_store`;
     octet: the lane's in the tile, whose last is `last`; count: octets of the half still to come; base: shared address of
     their first position.  There is no branch: ptxas would guard the shuffles behind one by a slow path that spills.
     """

@@ -65,9 +65,8 @@ def test_tiles_of_all_kinds(n: int, dtype: str, arch: str, split_k: int) -> None
     b = np.random.default_rng(n).standard_normal((a.shape[1], n)).astype(np.float16)
     if dtype == "bf16":
         a, b = a.view(np.uint16), (b.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    kernel = kernels.get("bitmap")
+    kernel = kernels.get("adaptive")
     encoded = kernel.encode(a, dtype)
-    assert isinstance(encoded, Adaptive)
     assert len(set(encoded.names())) == 6
     launch = kernel.plan(encoded, b, arch, split_k)
     c, report = launch.run("interpreter")
@@ -82,7 +81,7 @@ def test_any_density_in_any_form(kind: int, density: float, n: int) -> None:
     rng = np.random.default_rng(kind)
     a = np.where(rng.random((70, 70)) < density, rng.standard_normal((70, 70)), 0).astype(np.float16)
     b = rng.standard_normal((70, n)).astype(np.float16)
-    launch = kernels.get("bitmap").plan(Adaptive.encode(a, "f16", kind), b, split_k=1)
+    launch = kernels.get("adaptive").plan(Adaptive.encode(a, "f16", kind), b, split_k=1)
     c, report = launch.run("interpreter")
     assert report.ok, report.hazards
     assert np.array_equal(c.view(np.uint16), spmm.lscd(a, b, arch="sm_80", splits=launch.splits).view(np.uint16))
@@ -93,14 +92,14 @@ def test_any_density_in_any_form(kind: int, density: float, n: int) -> None:
     source="ours",
     phrase="at 90% sparsity bytes of A within 1.10 of the entropy floor and fewer instructions than a bitmap needs",
     assumption="M = 512, N = 16, K = 1024, split-K 2, random A; more wavefronts than the bitmap: the price",
-    function="loadsparse.gpu.kernels.bitmap.BitmapKernel.plan",
+    function="loadsparse.gpu.kernels.bitmap.AdaptiveKernel.plan",
     status="counted",
 )
 def test_adaptive_bytes_and_instructions() -> None:
     rng = np.random.default_rng(1)
     a = np.where(rng.random((M, K)) < 0.1, rng.standard_normal((M, K)), 0).astype(np.float16)
     b = rng.standard_normal((K, N)).astype(np.float16)
-    kernel = kernels.get("bitmap")
+    kernel = kernels.get("adaptive")
     encoded = kernel.encode(a)
     assert encoded.nbytes / a.size <= 1.10 * entropy_floor(np.count_nonzero(a) / a.size)
     launch = kernel.plan(encoded, b, split_k=2)
@@ -115,7 +114,7 @@ def test_registers_without_spills() -> None:
     """Of the longest variants at 90%: 80, 80, 112 and 128 registers on both architectures, no local memory."""
     rng = np.random.default_rng(1)
     a = np.where(rng.random((256, 128)) < 0.1, 1, 0).astype(np.float16)
-    kernel = kernels.get("bitmap")
+    kernel = kernels.get("adaptive")
     encoded = kernel.encode(a)
     for n, most in ((16, 80), (32, 112), (64, 128)):
         ptx = kernel.plan(encoded, np.zeros((128, n), np.float16), split_k=1).steps[0].ptx
