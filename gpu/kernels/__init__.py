@@ -49,7 +49,7 @@ def known() -> dict[str, Kernel]:
     from loadsparse.gpu.kernels.twofour import TwoFourKernel
 
     kernels: tuple[Kernel, ...] = (
-        BitmapKernel(), AdaptiveKernel(), Lscd(), DenseKernel(), Sparta(), Sputnik(), TwoFourKernel(),
+        BitmapKernel(), Lscd(), DenseKernel(), Sparta(), Sputnik(), TwoFourKernel(), AdaptiveKernel(),
     )  # fmt: skip
     return {kernel.name: kernel for kernel in kernels}
 

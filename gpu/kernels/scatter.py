@@ -127,7 +127,7 @@ def octet_store(whole: bool) -> Any:
 
         return types.void(PAIR, QUAD, WORD, WORD, WORD, WORD, WORD), generate
 
-    return named("store_octet", define, octet_store.__doc__)
+    return named("store_octet", define, "Store the values of an octet, see `octet_store`.")
 
 
 def scatter_rounds(whole: bool, rounds: int) -> Any:
@@ -219,7 +219,7 @@ def multiply(in_format: str) -> Any:
 
         return acc(acc, WORD, step, b), generate
 
-    return named(f"take_and_multiply_{in_format}", define, multiply.__doc__)
+    return named(f"take_and_multiply_{in_format}", define, "One 16-deep step from the dense area, see `multiply`.")
 
 
 take_and_multiply = {kind: multiply(kind) for kind in ("f16", "bf16")}

@@ -110,7 +110,8 @@ class Adaptive(SparseFormat):
             if (elements[kept == 0] != 0).any():
                 raise FormatError(f"Adaptive.data: tile {tile} has an item outside the shape {self.shape}")
             again = _pack(elements[None], int(packed[0]))[1]  # one way to write a tile: nothing hides in pads
-            if again.size != packed.size or (at := first(again != packed)) is not None:
+            at = first(again != packed) if again.size == packed.size else 0
+            if at is not None:
                 where = f"differs at byte {2 * at}" if again.size == packed.size else f"has {2 * packed.size} bytes"
                 raise FormatError(f"Adaptive.data: tile {tile} ({KINDS[int(packed[0])]}) {where} from its one encoding")
 
@@ -147,7 +148,8 @@ def _pack(tiles: NDArray[np.uint16], kind: int) -> tuple[NDArray[np.int64], NDAr
         return delta.pack(tiles, kind)
     if kind == BITMAP:
         stacked = LaneBitmap.encode(_matrix(tiles, (TILE * len(tiles), TILE)), "bf16", 4)
-        return np.diff(stacked.offsets.astype(np.int64)), stacked.data.view(np.uint16)
+        units = stacked.offsets[1:].astype(np.int64) - stacked.offsets[:-1]
+        return units, stacked.data.view(np.uint16)
     size = DENSE_START // 2 + (TILE * TILE if kind == DENSE else 0)
     halves = np.zeros((len(tiles), size), np.uint16)
     halves[:, 0] = kind
@@ -169,7 +171,8 @@ def _unpack(packed: NDArray[np.uint16]) -> NDArray[np.uint16]:
     size = DENSE_START // 2 + (TILE * TILE if kind == DENSE else 0)
     if packed.size != size:
         raise FormatError(f"its size is {2 * packed.size} bytes, must be {2 * size}")
-    return packed[DENSE_START // 2 :] if kind == DENSE else np.zeros(TILE * TILE, np.uint16)
+    elements: NDArray[np.uint16] = packed[DENSE_START // 2 :] if kind == DENSE else np.zeros(TILE * TILE, np.uint16)
+    return elements
 
 
 def _grid(shape: tuple[int, int]) -> tuple[int, int]:
@@ -206,4 +209,5 @@ def _matrix(tiles: NDArray[np.uint16], shape: tuple[int, int]) -> NDArray[np.uin
     down, across = _grid(shape)
     sizes = (down, *_SPLIT[0], across, *_SPLIT[1])
     split = tiles.reshape([sizes[axis] for axis in _AXES])
-    return split.transpose(np.argsort(_AXES)).reshape(down * TILE, across * TILE)
+    matrix: NDArray[np.uint16] = split.transpose(np.argsort(_AXES)).reshape(down * TILE, across * TILE)
+    return matrix
