@@ -167,7 +167,8 @@ def _unpack(packed: NDArray[np.uint16]) -> NDArray[np.uint16]:
         offsets = np.array([0, packed.size // 8], np.int32)
         bitmap = LaneBitmap((TILE, TILE), "bf16", np.array([4], np.uint32), offsets, packed.copy().view(np.uint32))
         bitmap.validate()
-        return _tiles(bitmap.decode())[0]
+        found: NDArray[np.uint16] = _tiles(bitmap.decode())[0]
+        return found
     size = DENSE_START // 2 + (TILE * TILE if kind == DENSE else 0)
     if packed.size != size:
         raise FormatError(f"its size is {2 * packed.size} bytes, must be {2 * size}")
