@@ -37,6 +37,14 @@ def launched(ptx, name, engine, **options):
     return report, arrays
 
 
+@pytest.mark.claim(
+    id="global-races",
+    phrase="races in global memory are found, over the whole grid, with both lines and both threads; clean twins are silent",
+    source="loadsparse, design",
+    status="proved",
+    assumption="planted races and random straight-line programs, which a brute-force oracle of the whole partial order judges",
+    function="loadsparse.gpu.simulator.load",
+)
 @pytest.mark.parametrize("name", KERNELS)
 def test_global_races(ptx, name):
     slow, expected = launched(ptx, name, "interpreter")

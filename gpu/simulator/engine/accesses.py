@@ -23,10 +23,13 @@ from loadsparse.gpu.simulator.engine.places import (
 )
 from loadsparse.gpu.simulator.engine.races import (
     cell_of,
+    entry_of,
     floor_of,
     global_read,
     global_reads,
+    global_store,
     global_write,
+    quick_cells,
     race_read,
     race_write,
     shared_read,
@@ -52,7 +55,7 @@ def read(
     for e in range(size // width):
         store32(W + L.W_DEFINED + 4 * e, mask)
     if space == L.GLOBAL and checks & L.CHECK_RACES and watches_reads(B, W, mask):
-        global_reads(B, W, site, mask, size, kind)
+        global_reads(B, W, site, mask, size, granule, kind)
     settled = kind & L.STRONG or load64(B + L.B_EXACT)
     floor = floor_of(B)
     cell = cell_of(B, 0)
@@ -117,6 +120,12 @@ def write(
     cell = cell_of(B, 0)
     writes = load64(B + L.B_WRITES)
     reads = load64(B + L.B_READS)
+    quick = 0
+    row = 0
+    if space == L.GLOBAL and checks & L.CHECK_RACES:
+        entry = entry_of(B, load64(W + L.W_ADDRESS + 8 * ctz(mask)))
+        quick = quick_cells(B, entry, kind)
+        row = load64(entry + L.T_ROW)
     rest = mask
     while rest != 0:
         lane = ctz(rest)
@@ -129,7 +138,7 @@ def write(
                 pending_source(B, site, thread + lane, address, size)
         if checks & L.CHECK_RACES:
             if space == L.GLOBAL:
-                global_write(B, W, site, lane, address, size, kind, width)
+                global_store(B, W, site, lane, address, quick, row, size, granule, kind, width)
             elif settled != 0:
                 shared_write(B, W, site, lane, mask, address, size, kind, width)
             else:

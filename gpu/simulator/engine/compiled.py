@@ -13,9 +13,9 @@ import llvmlite.binding as llvm
 
 from loadsparse.gpu.simulator.engine import cache, jit, runtime
 from loadsparse.gpu.simulator.engine.blocks import is_barrier, is_warp_sync
-from loadsparse.gpu.simulator.engine.layout import GLOBAL, NARROW
+from loadsparse.gpu.simulator.engine.layout import NARROW
 from loadsparse.gpu.simulator.engine.lowering import Unsupported
-from loadsparse.gpu.simulator.engine.memory import narrowest_access, orders_by_atomics, strength
+from loadsparse.gpu.simulator.engine.memory import orders_by_atomics, strength
 from loadsparse.gpu.simulator.engine.mma import Multiply
 from loadsparse.gpu.simulator.engine.translate import Translation
 from loadsparse.gpu.simulator.layout import layout
@@ -167,7 +167,7 @@ def _compile(request: Request, name: str) -> Compiled:
         translation.clear_bytes,
         translation.frame.param_bytes,
         translation.frame.granule,
-        narrowest_access(kernel, GLOBAL),
+        translation.frame.global_granule,
         translation.frame.has_copies,
         _partial_order(kernel),
         orders_by_atomics(kernel),

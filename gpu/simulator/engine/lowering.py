@@ -80,6 +80,7 @@ class Frame:
     multiplies: dict[str, Multiply] = field(default_factory=dict)
     """The Tensor Core variants that it needs, by name."""
     has_copies: bool = False
+    global_granule: int = 4
     orders_by_atomics: bool = False
     """Strong accesses order others."""
     reads_clock: bool = False

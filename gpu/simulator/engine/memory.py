@@ -86,6 +86,11 @@ def order_by(x: Lowering, instruction: Instruction, reads: bool, writes: bool) -
     call_runtime(x, "order_lanes", "%Bi", "%Wi", widen(x, x.mask), space, *(int(flag) for flag in flags))
 
 
+def granule_of(x: Lowering, space: int) -> int:
+    """Bytes of the race granule of a space; generic accesses look it up when they land."""
+    return x.frame.global_granule if space == layout.GLOBAL else x.frame.granule
+
+
 def check_bits(frame: Frame) -> int:
     """The checks as bits for run-time functions."""
     checks = frame.checks
@@ -202,7 +207,7 @@ def load(x: Lowering, instruction: Instruction) -> None:
     width, count = access_bytes(instruction)
     if width * count > 16:
         raise refuse(instruction, "more than 16 bytes")
-    constants = (space, width * count, width, x.frame.granule, strength(instruction), check_bits(x.frame))
+    constants = (space, width * count, width, granule_of(x, space), strength(instruction), check_bits(x.frame))
     bad_address = put_addresses(x, source)
     report_undefined(x, x.bad_guard, bad_address, "0", width * count)
     call_helper(x, helper(x, "load", "read", *constants))
@@ -268,7 +273,7 @@ def store(x: Lowering, instruction: Instruction) -> None:
         code.store("i32", defined, "%W", layout.W_DEFINED + 4 * index, 4)
         bad = missing(x, defined, x.mask)
         bad_value = bad if bad_value == "0" else (code.v(f"or i32 {bad_value}, {bad}") if bad != "0" else bad_value)
-    constants = (space, width * count, width, x.frame.granule, strength(instruction), check_bits(x.frame))
+    constants = (space, width * count, width, granule_of(x, space), strength(instruction), check_bits(x.frame))
     order_by(x, instruction, False, True)
     outside = call_helper(x, helper(x, "store", "write", *constants))
     if space not in (layout.GLOBAL, layout.GENERIC):

@@ -309,13 +309,43 @@ def global_cell(B: int, kind: int, thread: int) -> int:
     return ((load64(B + L.B_LINEAR) + 1) << 32) | cell_of(B, kind) | thread
 
 
-def global_reads(B: int, W: int, site: int, mask: int, size: int, kind: int) -> int:
-    """Legal reads of a warp."""
+@inline
+def untouched(place: int, row: int, count: int) -> int:
+    """1 if neither of the two cells of each of `count` granules tells of anything."""
+    told = 0
+    for i in range(0, 8 * count, 8):
+        told = told | load64(place + i) | load64(place + row + i)
+    return told == 0
+
+
+@inline
+def quick_cells(B: int, entry: int, kind: int) -> int:
+    """The worker's rows if a weak access of the filter may use them, else 0."""
+    if load64(entry + L.T_HISTORY) == 0 or load64(B + L.B_EXACT) != 0 or kind != 0:
+        return 0
+    return cells(B, entry)
+
+
+@inline
+def global_reads(B: int, W: int, site: int, mask: int, size: int, granule: int, kind: int) -> int:
+    """Legal reads by a warp of one allocation."""
+    entry = entry_of(B, load64(W + L.W_ADDRESS + 8 * ctz(mask)))
+    quick = 0
+    if load64(entry + L.T_READS) == L.RECORDED:
+        quick = quick_cells(B, entry, kind)
+    row = load64(entry + L.T_ROW)
     rest = mask
     while rest != 0:
         lane = ctz(rest)
         rest = rest & (rest - 1)
-        global_read(B, site, load64(W + L.W_INDEX) * 32 + lane, load64(W + L.W_ADDRESS + 8 * lane), size, kind)
+        address = load64(W + L.W_ADDRESS + 8 * lane)
+        thread = load64(W + L.W_INDEX) * 32 + lane
+        place = quick + 8 * ((address & L.OFFSET_MASK) // granule)
+        if quick != 0 and untouched(place, row, size // granule) != 0:
+            for i in range(0, 8 * (size // granule), 8):
+                store64(place + row + i, global_cell(B, 0, thread))
+        else:
+            global_read(B, site, thread, address, size, kind)
     return 0
 
 
@@ -388,6 +418,30 @@ def global_write(B: int, W: int, site: int, lane: int, address: int, size: int, 
         else:
             store64(place, mine)
             store64(place + row, 0)
+    return 0
+
+
+@inline
+def global_store(
+    B: int,
+    W: int,
+    site: int,
+    lane: int,
+    address: int,
+    quick: int,
+    row: int,
+    size: int,
+    granule: int,
+    kind: int,
+    width: int,
+) -> int:
+    """`global_write`, without a call where `quick` cells (see `quick_cells`) are untouched."""
+    place = quick + 8 * ((address & L.OFFSET_MASK) // granule)
+    if quick != 0 and untouched(place, row, size // granule) != 0:
+        for i in range(0, 8 * (size // granule), 8):
+            store64(place + i, global_cell(B, 0, load64(W + L.W_INDEX) * 32 + lane))
+    else:
+        global_write(B, W, site, lane, address, size, kind, width)
     return 0
 
 

@@ -54,6 +54,7 @@ class Translation(Leaving):
         granule = narrowest_access(kernel, layout.SHARED)
         self.frame = Frame(kernel, self.flow, checks, arch, granule, place.shared_bytes, slots, defined_slots)
         self.frame.has_copies = any(i.name == "cp" for i in kernel.instructions)
+        self.frame.global_granule = narrowest_access(kernel, layout.GLOBAL)
         self.frame.orders_by_atomics = orders_by_atomics(kernel)
         self.frame.reads_clock = any(
             isinstance(o, Special) and o.name in CLOCKS for i in kernel.instructions for o in i.operands

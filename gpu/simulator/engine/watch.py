@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import numpy as np
@@ -81,10 +82,10 @@ class Watch:
         if self.exact or self.workers == 1:
             return False
         for cells in self.history.values():
-            touched = cells.reshape(self.workers, 2, -1) != 0
-            writers, users = touched[:, 0].sum(axis=0), touched.any(axis=1).sum(axis=0)
-            if ((writers > 0) & (users > 1)).any():
-                return True
+            wrote, read = np.moveaxis(cells.reshape(self.workers, 2, -1), 1, 0) != 0
+            for one, other in itertools.permutations(range(self.workers), 2):
+                if (wrote[one] & (wrote[other] | read[other])).any():
+                    return True
         return False
 
     def restore(self) -> None:

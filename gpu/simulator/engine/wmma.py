@@ -12,6 +12,7 @@ from loadsparse.gpu.simulator.engine.memory import (
     call_helper,
     call_runtime,
     check_bits,
+    granule_of,
     helper,
     missing,
     report_undefined,
@@ -65,7 +66,7 @@ def _move(x: Lowering, instruction: Instruction) -> None:
     requests = layout.C_SITE_BYTES * x.frame.index + layout.C_REQUESTS
     before = code.load("i64", counters, requests, 8)
     name, function = ("load", "read") if loads else ("store", "write")
-    checked = (space_of(instruction), width, width, x.frame.granule, 0, check_bits(x.frame))
+    checked = (space_of(instruction), width, width, granule_of(x, space_of(instruction)), 0, check_bits(x.frame))
     access = helper(x, name, function, *checked)
     element = f"i{8 * width}"
     for number, register in enumerate(registers):
