@@ -381,7 +381,7 @@ def pipe(name: str, modifiers: tuple[str, ...]) -> Pipe:
     return row.pipe
 
 
-INTERPRETED = frozenset({"addc", "call", "isspacep", "madc", "mbarrier", "movmatrix", "stmatrix", "subc", "szext"})
+INTERPRETED = frozenset({"call", "isspacep", "mbarrier", "movmatrix", "stmatrix", "szext"})
 """What only the interpreter executes; of the others, the LLVM engine may leave a rare form to it."""
 
 

@@ -228,7 +228,6 @@ PROGRAMS = {
         (RNG(3).integers(0, 2**62, 32).astype(np.uint64), np.zeros(32, np.uint64)),
         lambda a, c: np.array([(int(x) * int(y) + int(x)) >> 37 & (2**64 - 1) for x, y in zip(a, a[::-1], strict=True)],
                               np.uint64),
-        native=False,
     ),
 }  # fmt: skip
 

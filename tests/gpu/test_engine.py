@@ -260,9 +260,28 @@ def test_the_coverage_table_says_what_only_the_interpreter_executes():
 
 def test_unsupported_kernels_are_refused_before_they_run():
     words = np.zeros(64, np.uint32)
-    text = entry(HEAD + "add.cc.u32 %r4, %r2, %r2; st.global.u32 [%rd4], %r4;", WORDS)
-    with pytest.raises(engine.Unsupported, match=r"add\.cc"):
+    text = entry(HEAD + "addc.u32 %r4, %r2, %r2; st.global.u32 [%rd4], %r4;", WORDS)
+    with pytest.raises(engine.Unsupported, match="addc"):
         engine.run(request(text, (1, 1, 1), (32, 1, 1), [words, words]))
+
+
+@pytest.mark.parametrize("type_", ["u32", "s32", "u64", "s64"])
+def test_chains_of_carries(type_):
+    wide = type_.endswith("64")
+    words = np.random.default_rng(1).integers(0, 2**32, 160, dtype=np.uint64).astype(np.uint32)
+    words[::3] = 0xFFFFFFFF
+    kind, register = ("64", "%rd") if wide else ("32", "%r")
+    a, b, c, d = (f"{register}{n}" for n in (10, 11, 12, 13))
+    body = (
+        f"mul.wide.u32 %rd9, %r2, 8; add.u64 %rd9, %rd0, %rd9; ld.global.b{kind} {a}, [%rd9];"
+        f"ld.global.b{kind} {b}, [%rd9+8]; setp.lt.u32 %p1, %r2, 21; add.cc.{type_} {c}, {a}, {b}; addc.cc.{type_} {c}, {c}, {a};"
+        f"@%p1 sub.cc.{type_} {d}, {b}, {a}; subc.cc.{type_} {d}, {a}, {c}; mad.lo.cc.{type_} {a}, {a}, {b}, {d};"
+        f"madc.hi.{type_} {a}, {b}, {c}, {a};"
+        f"xor.b{kind} {a}, {a}, {d}; st.global.b32 [%rd4], {a};"
+    )
+    if wide:
+        body = body.replace(f"st.global.b32 [%rd4], {a};", f"st.global.b64 [%rd9], {a};")
+    agree(request(entry(HEAD + body, WORDS), (1, 1, 1), (48, 1, 1), [words, words.copy()]))
 
 
 @pytest.mark.parametrize("threads", [32, 40])

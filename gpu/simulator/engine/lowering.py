@@ -109,6 +109,8 @@ class Lowering:
         self.values: dict[int, str] = {}
         self.defined: dict[int, str] = {}
         self.bad_guard = "0"
+        self.carry = ""
+        """Carry flags (<32 x i1>) that this block has set so far, if any."""
 
     # operands
 
