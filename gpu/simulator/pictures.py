@@ -100,7 +100,7 @@ def timeline(found: Timeline, key: str, texts: Mapping[int, str]) -> str:
     """Each warp a row: instructions by kind, waits hatched, copies in flight below; `texts` are PTX texts by line."""
     tracks, steps = found.tracks[:WARPS], min(found.steps, STEPS)
     scale = min(max(1060 / max(steps, 1), 1.5), 16.0)
-    width, height = _LEFT + steps * scale + 12, len(tracks) * _ROW + 34
+    width, height = max(_LEFT + steps * scale + 12, 420), len(tracks) * _ROW + 34
     rows = "".join(_track(track, number, steps, scale, key, texts) for number, track in enumerate(tracks))
     tick = next(t for t in (10, 20, 50, 100, 200, 500, 1000) if t * scale >= 60 or t == 1000)
     axis = "".join(
