@@ -42,7 +42,7 @@ def problems(
     """
     found: dict[tuple[Any, ...], Problem] = {}
     for finding in report.hazards:
-        kind = KINDS.get(finding.kind, "crash")
+        kind = _kind(finding)
         line, other = (source_line(report, at, file) for at in (finding.line, finding.other_line))
         sentence = _sentence(finding, line, other, args, arrays)
         lines = tuple(sorted(n for n in (line, other) if n is not None))
@@ -52,17 +52,25 @@ def problems(
     return causes or list(found.values())
 
 
+def _kind(finding: Finding) -> str:
+    if finding.kind == "race" and "shared byte" not in finding.message:
+        return "collision"
+    return KINDS.get(finding.kind, "crash")
+
+
 def _sentence(
     finding: Finding, line: int | None, other: int | None, args: Sequence[Any], arrays: Mapping[str, Any]
 ) -> str:
     who = f"thread {_shown(finding.thread)} of block {_shown(finding.block)}"
     if finding.kind == "race":
         what = finding.message.split(" at ")[0]
-        places = f"line {line}, executed by two threads,"
+        places = "two threads race here"
         if line is not None and other is not None and line != other:
-            places = f"lines {min(line, other)} and {max(line, other)}"
-        memory = "shared memory" if "shared" in finding.message else "memory"
-        return f"{places} race for the same {memory} ({what}; {who}): no barrier stands between them"
+            places = f"lines {min(line, other)} and {max(line, other)} race"
+        if "shared byte" in finding.message:
+            return f"{places} for the same shared memory ({what}; {who}): no barrier stands between them"
+        element = _element(finding.message, args, arrays).partition(", which")[0]
+        return f"{places} for {element} ({what}; {who}), and nothing orders the two"
     if finding.kind == "pending" and other is not None and (verb := re.match(r"(read|write)s the", finding.message)):
         return f"{who} {verb[1]}s what the copy of line {other} brings, and nobody has waited for that copy"
     if finding.kind == "bounds":
@@ -80,8 +88,8 @@ def point(index: int, size: tuple[int, int, int]) -> str:
 
 
 def _element(message: str, args: Sequence[Any], arrays: Mapping[str, Any]) -> str:
-    """ "array 4: offset 40..44 of 40 bytes" -> "element 10 of `a`, which has 10"."""
-    found = re.search(r"array (\d+): offset (-?\d+)\.\.-?\d+ of", message)
+    """ "array 4: offset 40..44 of 40 bytes", or "array 4, byte 40" -> "element 10 of `a`, which has 10"."""
+    found = re.search(r"array (\d+)(?:: offset|, byte) (-?\d+)", message)
     if found is None or not isinstance(name := args[int(found[1])], str):
         return message.partition(": ")[2] or message
     array = np.asarray(arrays[name])

@@ -25,6 +25,7 @@ HINTS = {
     "forbidden": "An answer needs its arguments and what the puzzle's file imports, and nothing else.",
     "float64": "In Numba float32 + int is float64, and so is 0.5: write float32(10), and keep indices integers.",
     "race": "cuda.syncthreads() between the two makes every thread wait for the others.",
+    "collision": "Give each element to one thread: in global memory nothing orders threads, and blocks never wait for blocks.",
     "bounds": "Threads beyond the data must do nothing: guard the access with `if i < n:`.",
     "alignment": "The address must be a multiple of the number of bytes that is moved.",
     "uninitialized": "Shared memory and registers start undefined: write before you read.",

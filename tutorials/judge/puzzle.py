@@ -17,7 +17,7 @@ Size = int | tuple[int, ...]
 
 HINTED = (
     "syntax", "placeholder", "name", "type", "index", "constant", "missing", "crash", "exit", "time", "memory",
-    "nothing", "dtype", "shape", "forbidden", "float64", "race", "bounds", "alignment", "uninitialized", "barrier",
+    "nothing", "dtype", "shape", "forbidden", "float64", "race", "collision", "bounds", "alignment", "uninitialized", "barrier",
     "copy", "budget", "ptx", "launch", "unwritten", "overwritten", "drift", "wrong", "conflicts", "costly",
 )  # fmt: skip
 """Kinds of problems, each of which a puzzle may give a hint of its own."""

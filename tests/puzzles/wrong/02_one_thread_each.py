@@ -1,6 +1,12 @@
 HEAD = "from numba import cuda, float32\n\n\ndef kernel(out, a):\n    i = cuda.threadIdx.x\n"
 
 WRONG = [
+    (
+        "collision",
+        "two threads race here for element 0 of `out`",
+        "out[0]",
+        f"{HEAD}    out[0] = a[i] * float32(0.1)\n",
+    ),
     ("float64", "write float32(0.1)", "a[i] * 0.1", f"{HEAD}    out[i] = a[i] * 0.1\n"),
     (
         "unwritten",

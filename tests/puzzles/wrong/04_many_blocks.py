@@ -5,6 +5,12 @@ from edit import edited
 edit = partial(edited, "04_many_blocks")
 
 WRONG = [
+    (
+        "collision",
+        "blocks never wait for blocks",
+        "out[i",
+        edit(("a[i] - b[i]", "a[i] - b[i]\n        if i + 1 < n:\n            out[i + 1] = b[i]")),
+    ),
     ("unwritten", "round up", None, edit(("-(-n // 128)", "max(n // 128, 1)"))),
     ("bounds", "guard the access", "out[i]", edit(("    if i < n:\n        out", "    out"))),
     ("wrong", "expected", None, edit(("a[i] - b[i]", "b[i] - a[i]"))),

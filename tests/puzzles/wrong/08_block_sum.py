@@ -5,6 +5,7 @@ from edit import edited
 edit = partial(edited, "08_block_sum")
 
 WRONG = [
+    ("collision", "element 0 of `out`", "out[0]", edit(("out[cuda.blockIdx.x]", "out[0]"))),
     ("race", "barrier at the end of every step", "shared[t + distance]", edit(("        cuda.syncthreads()\n", ""))),
     ("bounds", "of `a`", "a[i]", edit((" if i < a.shape[0] else float32(0)", ""))),
     ("wrong", "expected", None, edit(("distance > 0", "distance > 1"))),

@@ -15,7 +15,7 @@ WRONG = [
     ("wrong", "expected", None, edit(("range(t, count, 128)", "range(t, count - 128, 128)"))),
     (
         "race",
-        "executed by two threads",
+        "two threads race here for the same shared memory",
         None,
         edit(("2 * (item >> 16)), 0, item", "2 * (item & 0x1FFF)), 0, item >> 16")),
     ),
