@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loadsparse.gpu.simulator.engine.carries import carry
 from loadsparse.gpu.simulator.engine.ir import lanes, splat, vec
 from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
 from loadsparse.gpu.simulator.program import WIDTH, Immediate, Instruction, Register
@@ -39,46 +40,6 @@ def add(x: Lowering, instruction: Instruction) -> None:
         return x.put_result(instruction, splat(_element(type_), 0), defined="-1")
     _binary(x, instruction, instruction.name, type_)
     return None
-
-
-@lowers("addc", "subc", "madc")
-def carry(x: Lowering, instruction: Instruction) -> None:
-    """add.cc, addc, sub.cc, subc, mad.cc, madc: the carry flag of each lane, which lives within a block here."""
-    code, name, type_ = x.code, instruction.name, instruction.modifiers[-1]
-    element = _element(type_)
-    v, takes = vec(element), name.endswith("c")
-    values = [x.get(o, type_) for o in instruction.operands[1:]]
-    if takes and not x.carry:
-        raise refuse(instruction, "a carry from another block")
-    if name.startswith("mad"):
-        values = [_product(x, values[0], values[1], type_, "hi" in instruction.modifiers), values[2]]
-    first, second = values
-    operation = "sub" if name.startswith("sub") else "add"
-    total = code.op(operation, v, first, second)
-    flag = code.v(f"icmp ult {v} {first}, {second}" if operation == "sub" else f"icmp ult {v} {total}, {first}")
-    if takes:
-        one = code.v(f"zext {vec('i1')} {x.carry} to {v}")
-        before, total = total, code.op(operation, v, total, one)
-        again = f"icmp ult {v} {before}, {one}" if operation == "sub" else f"icmp ult {v} {total}, {before}"
-        flag = code.op("or", vec("i1"), flag, code.v(again))
-    if "cc" in instruction.modifiers:
-        if x.mask != x.group_mask:
-            if not x.carry:
-                raise refuse(instruction, "a carry under a guard")
-            flag = code.select(code.flags(x.mask), "i1", flag, x.carry)
-        x.carry = flag
-    x.put_result(instruction, total)
-
-
-def _product(x: Lowering, a: str, b: str, type_: str, high: bool) -> str:
-    """The lower or upper half of a product."""
-    code, width = x.code, WIDTH[type_]
-    narrow, big = vec(f"i{width}"), vec(f"i{2 * width}")
-    if not high:
-        return code.op("mul", narrow, a, b)
-    extend = "sext" if _signed(type_) else "zext"
-    wide = code.op("mul", big, *(code.v(f"{extend} {narrow} {value} to {big}") for value in (a, b)))
-    return code.v(f"trunc {big} {code.op('lshr', big, wide, splat(f'i{2 * width}', width))} to {narrow}")
 
 
 @lowers("mul", "mad", "mul24", "mad24")
@@ -207,45 +168,6 @@ def extreme(x: Lowering, instruction: Instruction) -> None:
     vector = vec(_element(type_))
     kind = ("s" if _signed(type_) else "u") + instruction.name
     x.put_result(instruction, x.code.intrinsic(f"llvm.{kind}.v32{_element(type_)}", vector, (vector, a), (vector, b)))
-
-
-def of_pairs(x: Lowering, instruction: Instruction) -> None:
-    """add, min, max of s16x2 and u16x2."""
-    code, type_ = x.code, instruction.modifiers[-1]
-    v = "<64 x i16>"
-    a, b = (code.v(f"bitcast {vec('i32')} {x.get(o, 'b32')} to {v}") for o in instruction.operands[1:3])
-    if instruction.name == "add":
-        if "sat" in instruction.modifiers:
-            raise refuse(instruction)
-        value = code.op("add", v, a, b)
-    else:
-        value = code.intrinsic(f"llvm.{type_[0]}{instruction.name}.v64i16", v, (v, a), (v, b))
-    if "relu" in instruction.modifiers:
-        value = code.intrinsic("llvm.smax.v64i16", v, (v, value), (v, "zeroinitializer"))
-    x.put_result(instruction, code.v(f"bitcast {v} {value} to {vec('i32')}"))
-
-
-@lowers("vabsdiff2", "vabsdiff4")
-def absolute_differences(x: Lowering, instruction: Instruction) -> None:
-    """|a - b| of every field of a word; with .add their sum and c."""
-    code, parts = x.code, int(instruction.name[-1])
-    kinds = [m for m in instruction.modifiers if m != "add"][1:]
-    count = 32 * parts
-    narrow, wide = f"<{count} x i{32 // parts}>", f"<{count} x i32>"
-    values = []
-    for operand, kind in zip(instruction.operands[1:3], kinds, strict=True):
-        fields = code.v(f"bitcast {vec('i32')} {x.get(operand, 'b32')} to {narrow}")
-        values.append(code.v(f"{'sext' if kind == 's32' else 'zext'} {narrow} {fields} to {wide}"))
-    size = code.intrinsic(f"llvm.abs.v{count}i32", wide, (wide, code.op("sub", wide, *values)), ("i1", "false"))
-    if "add" not in instruction.modifiers:
-        packed = code.v(f"trunc {wide} {size} to {narrow}")
-        return x.put_result(instruction, code.v(f"bitcast {narrow} {packed} to {vec('i32')}"))
-    total = x.get(instruction.operands[3], "b32")
-    for part in range(parts):
-        order = ", ".join(f"i32 {parts * lane + part}" for lane in range(32))
-        field = code.v(f"shufflevector {wide} {size}, {wide} poison, <32 x i32> <{order}>")
-        total = code.op("add", vec("i32"), total, field)
-    return x.put_result(instruction, total)
 
 
 @lowers("sad")

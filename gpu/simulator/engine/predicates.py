@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from loadsparse.gpu.simulator.engine import floats as fp
-from loadsparse.gpu.simulator.engine import integers
+from loadsparse.gpu.simulator.engine import integers, packed
 from loadsparse.gpu.simulator.engine.ir import splat, vec
 from loadsparse.gpu.simulator.engine.lowering import TABLE, Lowering, lowers, refuse
 from loadsparse.gpu.simulator.program import WIDTH, Instruction
@@ -95,7 +95,7 @@ def _either(
 ) -> Callable[[Lowering, Instruction], None]:
     def dispatch(x: Lowering, instruction: Instruction) -> None:
         if instruction.modifiers[-1] in ("s16x2", "u16x2"):
-            return integers.of_pairs(x, instruction)
+            return packed.of_pairs(x, instruction)
         return (floating if fp.is_float(instruction) else integer)(x, instruction)
 
     return dispatch
