@@ -45,6 +45,7 @@ from loadsparse.reference.formats.delta import STREAM
 from loadsparse.reference.formats.lane_bitmap import LaneBitmap
 
 TILE_M, TILE_K = 256, 64  # of a block: four format tiles
+LARGE = 2**22  # elements from which the compiled packers are worth their compilation
 
 
 def product(
@@ -262,7 +263,11 @@ class BitmapKernel:
 
     def encode(self, a: NDArray[Any], dtype: str = "f16") -> LaneBitmap:
         """Lane-ordered bitmap form of dense weights [M, K] (float16, or uint16 bit patterns with dtype="bf16")."""
-        return LaneBitmap.encode(a, dtype)
+        if a.size < LARGE:
+            return LaneBitmap.encode(a, dtype)
+        from loadsparse.gpu.kernels.pack_lanes import pack_lane_bitmap
+
+        return pack_lane_bitmap(a, dtype)
 
     def plan(self, encoded: LaneBitmap, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B for B[K, N] of the weights' dtype.
@@ -280,7 +285,11 @@ class AdaptiveKernel:
 
     def encode(self, a: NDArray[Any], dtype: str = "f16") -> Adaptive:
         """Dense weights [M, K] (float16, or uint16 bit patterns with dtype="bf16"), each tile in its best form."""
-        return Adaptive.encode(a, dtype)
+        if a.size < LARGE:
+            return Adaptive.encode(a, dtype)
+        from loadsparse.gpu.kernels.pack_lanes import pack_adaptive
+
+        return pack_adaptive(a, dtype)
 
     def plan(self, encoded: Adaptive, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B, see `BitmapKernel.plan`."""

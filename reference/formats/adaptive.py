@@ -49,7 +49,7 @@ class Adaptive(SparseFormat):
     >>> a[3, 100] = 1.5
     >>> packed = Adaptive.encode(a)
     >>> packed.names(), packed.nbytes, np.array_equal(packed.decode(), a)
-    (['empty', 'delta5'], 92, True)
+    (['empty', 'delta5'], 60, True)
     """
 
     arrays: ClassVar[dict[str, tuple[type[np.generic], ...]]] = {"offsets": (np.int32,), "data": (np.uint32,)}

@@ -14,8 +14,8 @@ from functools import partial
 
 import numpy as np
 
-from loadsparse.gpu.kernels import pack
-from loadsparse.reference.formats import Bitmap, TiledCSL
+from loadsparse.gpu.kernels import pack, pack_lanes
+from loadsparse.reference.formats import Adaptive, Bitmap, LaneBitmap, TiledCSL
 
 SIZE, SPARSITY, REPEATS = 9216, 0.8, 3
 FLASH_LLM = 0.13  # GB/s
@@ -42,6 +42,8 @@ def main() -> int:
     for name, packer, oracle in (
         ("tiled-CSL", pack.pack_tiled_csl, TiledCSL.encode),
         ("bitmap", pack.pack_bitmap, Bitmap.encode),
+        ("lanes", pack_lanes.pack_lane_bitmap, LaneBitmap.encode),
+        ("adaptive", pack_lanes.pack_adaptive, Adaptive.encode),
     ):
         packer(dense[:1, :1])
         cpu = dense.nbytes / 1e9 / best(time.process_time, partial(packer, dense, threads=1))
