@@ -56,7 +56,8 @@ def _bytes(draw: random.Random, seed: Seed, corpus: Corpus) -> str:
             case 2:
                 text[at:at] = text[at : at + draw.choice((1, 4, 32, 400))]
             case _:
-                text[at ^ 1], text[at] = text[at], text[at ^ 1] if at ^ 1 < len(text) else text[at]
+                other = min(at ^ 1, len(text) - 1)
+                text[other], text[at] = text[at], text[other]
     return text.decode("utf-8", "replace")
 
 
