@@ -58,6 +58,14 @@ def test_a_broken_link_is_found() -> None:
     assert list(broken(here, text)) == ["nowhere.md", "glossary.md#wrap", "#no"]
 
 
+def test_pictures_say_what_they_show() -> None:
+    silent = re.compile(r"!\[\s*\]\(|<img(?![^>]*\balt=\"[^\"]+\")[^>]*>")
+    assert silent.search("![](a.png)")
+    assert silent.search('<img src="a.png">')
+    assert not silent.search('![a lane](a.png) <img src="a.png" alt="a lane">')
+    assert not [path.name for path in documents() if silent.search(prose(path))]
+
+
 def misspelt(*paths: Path) -> list[str]:
     command = [
         sys.executable,
