@@ -137,7 +137,7 @@ bad = simulator.run(racing)[GRID, BLOCK](A, B, c)
 first = {hazard.source_line: hazard for hazard in reversed(bad.hazards)}  # one hazard for each source line
 for line, hazard in sorted(first.items()):
     print(
-        f"{hazard.kind}, line {line} of the cell, thread {hazard.thread}, {hazard.count:,} times: {hazard.message[:72]}"
+        f"{hazard.kind}, line {line} of the cell, thread {hazard.thread}, {hazard.count:,} times: {hazard.message.partition(', not')[0]}"
     )
 print(f"wrong elements in this order of events: {np.count_nonzero(c != A @ B)} of {c.size}")
 assert {hazard.kind for hazard in bad.hazards} == {"race"}

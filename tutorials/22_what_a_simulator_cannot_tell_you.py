@@ -112,7 +112,7 @@ for scale in (1_000, 1_000_000_000):
 #
 # ### Green, and wrong: other schedules
 #
-# Numbers that pass a test are packed: each takes the next free place. The place is drawn by an [atomic](glossary.md#atomic), so nothing [races](glossary.md#race); yet which number comes first depends on which thread does, and nobody promised an order.
+# Numbers that pass a test are packed: each takes the next free place. The place is drawn by an [atomic](glossary.md#atomic), so nothing [races](glossary.md#race); yet which number comes first depends on which [thread](glossary.md#thread) does, and nobody promised an order.
 
 # %%
 from loadsparse.gpu.simulator.explore import explore_launch
@@ -181,7 +181,7 @@ print("counted wavefronts equal the formula; occupancy equals the arithmetic")
 # %% [markdown]
 # ## Numbers
 #
-# Occupancy is exact and still says little: how much of it a kernel needs depends on how long it waits. The steps of the staircase, for blocks of 128 [threads](glossary.md#thread):
+# Occupancy is exact and still says little: how much of it a kernel needs depends on how long it waits. The steps of the staircase, for blocks of 128 threads:
 
 # %%
 registers = np.arange(16, 256)

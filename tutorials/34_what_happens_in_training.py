@@ -3,7 +3,7 @@
 #
 # *The theorems fix the scores and move the bias. Training moves both. What is left of balance, of the preference rule, and of the published trends?*
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pictures import canvas, flow, show
 
 show(
