@@ -28,8 +28,11 @@ FLASH_LLM = {
 }
 BARS = {
     "bitmap": ((1.0, 1.25), (0.60, 0.75), (80, 80, 112, 128)),
+    "adaptive": ((1.0, 1.25), (0.60, 0.75), (80, 80, 112, 128)),
     "lscd": ((1.0, 1.0), (1.0, 1.0), (128, 154, 168, 164)),
 }
+SPARSITIES = {"bitmap": (0.5, 0.6, 0.7, 0.8), "adaptive": (0.8, 0.9)}  # the others: 0.6 and 0.8
+QUOTED = (0.6, 0.8)  # where Flash-LLM's figures are known
 
 
 def main_loop(sass: str) -> tuple[int, int]:
@@ -60,7 +63,7 @@ def weights(sparsity: float) -> Any:
 
 def main() -> int:
     passed = True
-    names = sys.argv[1:] or list(kernels.names())
+    names = sys.argv[1:] or [*kernels.names(), "adaptive"]
     heads = (
         "kernel",
         "N",
@@ -78,33 +81,39 @@ def main() -> int:
         kernel = kernels.get(name)
         for i, n in enumerate(FLASH_LLM):
             b = np.random.default_rng(2).standard_normal((K, n)).astype(np.float16)
-            for j, sparsity in enumerate((0.6, 0.8)):
+            for sparsity in SPARSITIES.get(name, QUOTED):
                 encoded = kernel.encode(weights(sparsity))
                 split = None if name in ("sputnik", "sparta") else SPLIT
                 launch = kernel.plan(encoded, b, split_k=split)
                 _, report = launch.run()
-                made = compiler.resources(launch.steps[0].ptx)
-                loop, tensor = main_loop(made["sass"])
+                made, newer = (compiler.resources(launch.steps[0].ptx, arch) for arch in ("sm_80", "sm_90"))
+                loops = [main_loop(one["sass"]) for one in (made, newer)]
                 counts = report.metrics
                 shared = "l1tex__data_pipe_lsu_wavefronts_mem_shared_op_{}.sum"
                 waves = counts[shared.format("ld")] + counts[shared.format("st")] + counts["shared_wavefronts_cp_async"]
                 conflict = "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_{}.sum"
                 conflicts = counts[conflict.format("ld")] + counts[conflict.format("st")]
                 size = encoded.nbytes / (M * K)
-                floor, out = size / entropy_floor(1 - sparsity), report.instructions * 32 / (M * n)
-                instr_x, wave_x = out / FLASH_LLM[n][j], waves / FLASH_LLM[n][2 + j]
-                per_mma = loop / tensor if tensor else 0.0
+                floor, out = (
+                    size / entropy_floor(np.count_nonzero(encoded.decode()) / (M * K)),
+                    report.instructions * 32 / (M * n),
+                )
+                j = QUOTED.index(sparsity) if sparsity in QUOTED else None
+                instr_x = out / FLASH_LLM[n][j] if j is not None else float("nan")
+                wave_x = waves / FLASH_LLM[n][2 + j] if j is not None else float("nan")
+                per_mma = [loop / tensor if tensor else 0.0 for loop, tensor in loops]
+                ok = report.ok
                 if name in BARS:
                     instr_bar, wave_bar, registers = BARS[name]
-                    ok = instr_x <= instr_bar[j] and wave_x <= wave_bar[j] and made["registers"] <= registers[i]
-                    ok &= report.ok and made["spill_bytes"] == 0
-                    ok &= name != "bitmap" or (floor <= 1.10 and (n != 16 or per_mma <= 26))
+                    ok &= j is None or (instr_x <= instr_bar[j] and wave_x <= wave_bar[j])
+                    ok &= max(made["registers"], newer["registers"]) <= registers[i]
+                    ok &= made["spill_bytes"] == newer["spill_bytes"] == 0
+                    ok &= name == "lscd" or (floor <= 1.10 and (n != 16 or max(per_mma) <= 26))
                     passed &= ok
-                else:
-                    ok = report.ok
                 cells = (
                     name, n, f"{sparsity:.0%}", f"{size:.3f}", f"{floor:.3f}", f"{out:.0f}", f"{instr_x:.3f}", waves,
-                    f"{wave_x:.3f}", conflicts, made["registers"], made["spill_bytes"], f"{per_mma:.1f}", len(report.hazards),
+                    f"{wave_x:.3f}", conflicts, made["registers"], made["spill_bytes"],
+                    "/".join(f"{one:.1f}" for one in per_mma), len(report.hazards),
                 )  # fmt: skip
                 print("".join(f"{cell:>11}" for cell in cells) + ("" if ok else "  <- misses a bar"), flush=True)
     print(
