@@ -30,7 +30,7 @@ class Interval:
     def __str__(self) -> str:
         if math.isnan(self.mean):
             return "-"
-        digits = 3 if abs(self.mean) < 10 else 1
+        digits = 1 if abs(self.mean) >= 10 else 3 if abs(self.mean) >= 0.1 or self.mean == 0 else 4
         return f"{self.mean:.{digits}f}" + ("" if math.isnan(self.half) else f" ± {self.half:.{digits}f}")
 
 
@@ -175,6 +175,7 @@ TRENDS = (
         "sign 1e-3",
     ),
     ("no balancing costs quality", "bits/byte", "sign 1e-3", "none"),
+    ("the same, against quantile balancing", "bits/byte", "quantile", "none"),
 )
 
 
