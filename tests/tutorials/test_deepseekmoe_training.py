@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import deepseekmoe.arms
 import numpy as np
 import pytest
 from deepseekmoe import checkpoint, data, measure, prune, report, results, run, train
@@ -241,6 +243,13 @@ def test_the_committed_table_is_that_of_the_committed_log() -> None:
         dual, optimum = results.table(one, "dual"), results.table(one, "optimum")
         assert (dual >= optimum - 1e-5).all()
         assert np.nansum(results.table(one, "obey")) == np.nansum(results.table(one, "pairs"))
+
+
+def test_docstring_examples() -> None:
+    for module in (deepseekmoe.arms, results):
+        found = doctest.testmod(module)
+        assert found.attempted > 0
+        assert found.failed == 0
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def figures(log: Record) -> dict[str, Callable[[Record], float]]:
         "D2(b) holds": lambda run: mean_of(table(run, "few")),
         "D3, fixed scores": lambda run: share(run, "obey", "pairs"),
         "D3, moving scores": lambda run: share(run, "moved_obey", "moved_pairs"),
+        "wrong way": lambda run: mean_of(table(run, "moved_wrong")),
         "spread / bound (D4)": spread,
         "regret": lambda run: float(np.mean(run["regret"])),
         "CPU s": lambda run: run["cpu_seconds"],
