@@ -6,8 +6,9 @@ else
 BIN := .venv/bin
 endif
 JOBS ?= 2
+EXTRAS ?= tutorials
 
-.PHONY: help verify test lint bench claims notebooks site clean
+.PHONY: help verify test lint bench claims notebooks site wheelhouse clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -52,5 +53,8 @@ notebooks: .venv/tested  ## execute the tutorials and write them with outputs
 site: .venv/tested  ## the course, the notes and the reference as pages in site/; no network is needed
 	$(BIN)/python docs/pages.py
 
+wheelhouse: .venv/installed  ## wheels for an offline install (EXTRAS=tutorials,train ...), proved and measured
+	$(BIN)/python tests/wheelhouse.py --extras '$(EXTRAS)'
+
 clean:
-	rm -rf .venv build dist site *.egg-info
+	rm -rf .venv build dist site wheelhouse *.egg-info
