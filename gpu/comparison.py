@@ -41,8 +41,11 @@ NAMES = (*DEFAULT, *PUBLISHED)
 
 EXACT = 2**21
 """Elements of A up to which a product is executed in full."""
+INTERPRETED, INTERPRETED_EXACT = ("sparta", "twofour"), 2**17
+"""Kernels with mma.sp, which only the slow interpreter executes: up to so many elements of A in full, else scaled unsplit."""
 MULTIPLIES = 16 * 8 * 16  # multiply-adds that one mma does on operands it holds (mma.sp: on the selected half of k)
 ROWS, DEPTH = 256, 512  # of the smallest instance, at least; the others are twice as high, as deep, or both
+STRIPE = 128  # rows that are pruned on their own
 SHARED = "l1tex__data_pipe_lsu_wavefronts_mem_shared_op_{}.sum"
 CONFLICTS = "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_{}.sum"
 SECTORS = "l1tex__t_sectors_pipe_lsu_mem_global_op_{}.sum"
@@ -133,7 +136,7 @@ def _row(
         return _assembled(name, shape, 0.0, device, {"bytes_a": int(FOUR_BIT_BYTES * m * k)}, None, "computed")
     if name in PUBLISHED:
         return _assembled(name, shape, sparsity, device, _published(name, shape, sparsity), None, "published")
-    whole = exact or m * k <= EXACT
+    whole = exact or m * k <= (min(EXACT, INTERPRETED_EXACT) if name in INTERPRETED else EXACT)
     if whole:
         counts = _executed(name, _weights(name, m, k, sparsity, weights, seed), n, device.arch, None)
     else:
@@ -146,19 +149,19 @@ def _weights(
 ) -> NDArray[np.float16]:
     """A[m, k] pruned by magnitude, 2:4 for the kernel that wants it: given weights, or normal values.
 
-    Stripes of 256 rows (of `depth` columns) are pruned on their own, which bounds memory and gives nested instances the
+    Stripes of 128 rows (of `depth` columns) are pruned on their own, which bounds memory and gives nested instances the
     same share of zeros.
     """
     rng = np.random.default_rng(seed)
     pruned = np.empty((m, k), np.float16)
-    for top in range(0, m, ROWS):
-        stripe = slice(top, top + ROWS)
-        height = min(ROWS, m - top)
+    for top in range(0, m, STRIPE):
+        stripe = slice(top, top + STRIPE)
+        height = min(STRIPE, m - top)
         dense = rng.standard_normal((height, k), np.float32).astype(np.float16) if given is None else given[stripe]
         pruned[stripe] = (
             pruning.nm(dense, 2, 4)
             if name == "twofour"
-            else pruning.magnitude(dense, sparsity, scope="block", block=(ROWS, depth or k))
+            else pruning.magnitude(dense, sparsity, scope="block", block=(STRIPE, depth or k))
         )
     return pruned
 
@@ -211,12 +214,13 @@ def _scaled(
 ) -> Counts:
     """Counts by the bilinear model from four small instances with the split of the whole product."""
     m, n, k = shape
-    splits = _split_of(name, shape, arch)
+    splits = 1 if name in INTERPRETED else _split_of(name, shape, arch)
     if weights is None:
         corners = _corners(name, n, sparsity, arch, splits, seed)
     else:
         corners = _small(name, n, sparsity, arch, splits, seed, weights)
-    x, y = m / ROWS - 1, k / _depth(splits) - 1
+    rows, depth = _smallest(name, splits)
+    x, y = m / rows - 1, k / depth - 1
     shares = ((1 - x) * (1 - y), (1 - x) * y, x * (1 - y), x * y)
     values = {
         key: max(0.0, sum(share * one.values[key] for share, one in zip(shares, corners, strict=True)))
@@ -228,10 +232,11 @@ def _scaled(
     return Counts({key: round(value) for key, value in values.items()}, hazards, splits, corners[-1].resources)
 
 
-def _depth(splits: int) -> int:
-    """K of the smallest instance: whole steps of 64 for every split."""
+def _smallest(name: str, splits: int) -> tuple[int, int]:
+    """M and K of the smallest instance: whole tiles, and whole steps of 64 for every split."""
+    rows, least = (STRIPE, STRIPE) if name in INTERPRETED else (ROWS, DEPTH)
     unit = 64 * splits
-    return -(-DEPTH // unit) * unit
+    return rows, -(-least // unit) * unit
 
 
 @cache
@@ -242,13 +247,13 @@ def _corners(name: str, n: int, sparsity: float, arch: str, splits: int, seed: i
 def _small(
     name: str, n: int, sparsity: float, arch: str, splits: int, seed: int, given: NDArray[np.float16] | None
 ) -> tuple[Counts, ...]:
-    """Four instances, nested in one another: (M, K), (M, 2K), (2M, K), (2M, 2K) with M = ROWS."""
-    depth = _depth(splits)
+    """Four instances, nested in one another: (M, K), (M, 2K), (2M, K), (2M, 2K)."""
+    rows, depth = _smallest(name, splits)
     if given is not None:
-        tall, wide = -(-2 * ROWS // given.shape[0]), -(-2 * depth // given.shape[1])
-        given = np.tile(given[: 2 * ROWS, : 2 * depth], (tall, wide))[: 2 * ROWS, : 2 * depth]
-    a = _weights(name, 2 * ROWS, 2 * depth, sparsity, given, seed, depth)
-    return tuple(_executed(name, a[:m, :k], n, arch, splits) for m in (ROWS, 2 * ROWS) for k in (depth, 2 * depth))
+        tall, wide = -(-2 * rows // given.shape[0]), -(-2 * depth // given.shape[1])
+        given = np.tile(given[: 2 * rows, : 2 * depth], (tall, wide))[: 2 * rows, : 2 * depth]
+    a = _weights(name, 2 * rows, 2 * depth, sparsity, given, seed, depth)
+    return tuple(_executed(name, a[:m, :k], n, arch, splits) for m in (rows, 2 * rows) for k in (depth, 2 * depth))
 
 
 def _split_of(name: str, shape: tuple[int, int, int], arch: str) -> int:

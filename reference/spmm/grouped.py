@@ -1,6 +1,6 @@
 """The product of a mixture of experts: every expert's weights times the columns of its own tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -43,10 +43,8 @@ def grouped(
     >>> grouped([one, two], np.float16([[1, 2, 3], [4, 5, 6]]), [1, 2], arch="sm_80").tolist()
     [[5.0, 15.0, 18.0]]
     """
-    _check(experts, counts)
-    how: dict[str, Any] = {"arch": arch, "splits": splits, "in_format": in_format, "out_format": out_format}
-    owned = zip(experts, expert_columns(counts, b.shape[1]), strict=True)
-    return np.concatenate([lscd(a, b[:, own], semantics=semantics, **how) for a, own in owned], axis=1)
+    how = {"arch": arch, "splits": splits, "in_format": in_format, "out_format": out_format, "semantics": semantics}
+    return _by_expert(lscd, experts, b, counts, how)
 
 
 def grouped_bound(
@@ -61,12 +59,21 @@ def grouped_bound(
     semantics: str = "dense",
 ) -> NDArray[np.float64]:
     """`error_bound` of `grouped` with the same arguments: float64 [M, N]."""
-    _check(experts, counts)
-    how: dict[str, Any] = {"arch": arch, "splits": splits, "in_format": in_format, "out_format": out_format}
-    owned = zip(experts, expert_columns(counts, b.shape[1]), strict=True)
-    return np.concatenate([error_bound(a, b[:, own], semantics=semantics, **how) for a, own in owned], axis=1)
+    how = {"arch": arch, "splits": splits, "in_format": in_format, "out_format": out_format, "semantics": semantics}
+    return _by_expert(error_bound, experts, b, counts, how)
 
 
-def _check(experts: Sequence[Matrix], counts: Sequence[int]) -> None:
+def _by_expert(
+    product: Callable[..., NDArray[Any]],
+    experts: Sequence[Matrix],
+    b: Matrix,
+    counts: Sequence[int],
+    how: dict[str, Any],
+) -> NDArray[Any]:
+    """product(A_e, B[:, of e]) side by side: [M, N]."""
     if not len(experts) or len(experts) != len(counts):
         raise ValueError(f"{len(experts)} experts and {len(counts)} counts: each expert needs one")
+    if not any(counts):
+        raise ValueError("counts are all 0: there is nothing to multiply")
+    owned = zip(experts, expert_columns(counts, b.shape[1]), strict=True)
+    return np.concatenate([product(a, b[:, own], **how) for a, own in owned if own.start < own.stop], axis=1)

@@ -51,7 +51,7 @@ def test_real_weights_keep_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     real = weights.sample()["attn_output"]
     monkeypatch.setattr(comparison, "EXACT", 0)
     (row,) = comparison.compare((*real.shape[:1], 8, real.shape[1]), 0.8, names=["sputnik"], weights=real)
-    stripes = [pruning.magnitude(real[top : top + 256], 0.8) for top in range(0, len(real), 256)]
+    stripes = [pruning.magnitude(real[top : top + 128], 0.8) for top in range(0, len(real), 128)]
     assert row["bytes_a"] == kernels.get("sputnik").encode(np.concatenate(stripes)).nbytes
     assert row["origin"] == "scaled"
 

@@ -335,3 +335,21 @@ def test_ranges_beyond_k_multiply_zeros(algorithm):
         np.testing.assert_array_equal(oracle(a, b, splits=splits, **arch), oracle(*more, splits=splits, **arch))
     bound = {"arch": "sm_80", "algorithm": algorithm}
     np.testing.assert_array_equal(spmm.error_bound(a, b, splits=((0, 64),), **bound), spmm.error_bound(a, b, **bound))
+
+
+def test_grouped_is_each_experts_own_product() -> None:
+    rng = np.random.default_rng(11)
+    experts = [
+        np.where(rng.random((5, 40)) < 0.3, rng.standard_normal((5, 40)), 0).astype(np.float16) for _ in range(3)
+    ]
+    b, counts = rng.standard_normal((40, 7)).astype(np.float16), [4, 0, 3]
+    how = {"arch": "sm_80", "splits": [(0, 16), (16, 40)]}
+    c, bound = spmm.grouped(experts, b, counts, **how), spmm.grouped_bound(experts, b, counts, **how)
+    assert np.array_equal(c[:, :4], spmm.lscd(experts[0], b[:, :4], **how))
+    assert np.array_equal(c[:, 4:], spmm.lscd(experts[2], b[:, 4:], **how))
+    exact = np.concatenate([experts[0].astype(float) @ b[:, :4], experts[2].astype(float) @ b[:, 4:]], axis=1)
+    assert spmm.accurate(c, exact, bound).all()
+    assert not spmm.accurate(np.roll(c, 1, axis=1), exact, bound).all()
+    for wrong in ([4, 0, 4], [7, 0], [8, -1, 0], [0, 0, 0], []):
+        with pytest.raises(ValueError, match="counts"):
+            spmm.grouped(experts, b, wrong, **how)
