@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 FOUR_BIT = "dense-4bit"
 FOUR_BIT_BYTES = 0.625  # per element: 4 bits, and a float16 scale and minimum for every 32 (Q4_1)
-DEFAULT = ("dense", "lscd", "bitmap", "sparta", "sputnik", "twofour", FOUR_BIT)
+DEFAULT = ("dense", "lscd", "bitmap", "adaptive", "sparta", "sputnik", "twofour", FOUR_BIT)
 PUBLISHED = ("flash-llm", "spinfer")
 NAMES = (*DEFAULT, *PUBLISHED)
 """Kernels that can be compared; of the `PUBLISHED` we only know the counts of their authors' kernels."""
@@ -301,7 +301,8 @@ def _assembled(
     bytes_a = int(values["bytes_a"])
     moved = bytes_a + 2 * n * (m + k)
     instructions, mma, multiplies = (values.get(key) for key in ("warp_instructions", "mma", "multiply_adds"))
-    predicted = perfmodel.predict(name, m, n, k, sparsity, device) if name != FOUR_BIT else None
+    timed = name == "dense" or name in perfmodel.NAMES
+    predicted = perfmodel.predict(name, m, n, k, sparsity, device) if timed else None
     return {
         "kernel": name,
         "shape": [m, n, k],
