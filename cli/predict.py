@@ -36,7 +36,10 @@ def _table(rows: list[dict[str, Any]], plain: bool) -> None:
     for name in rows[0]:
         table.add_column(name, no_wrap=True, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+        cells = (
+            "-" if value is None else f"{value:.4g}" if isinstance(value, float) else value for value in row.values()
+        )
+        table.add_row(*map(str, cells))
     console(plain).print(table)
 
 
@@ -47,10 +50,10 @@ def _kernel_row(kernel: str, n: int, sparsity: float, found: Prediction) -> dict
     }  # fmt: skip
 
 
-def _model_row(found: EndToEnd, price: float) -> dict[str, Any]:
+def _model_row(found: EndToEnd, price: float, published: float | str | None) -> dict[str, Any]:
     return {
         "kernel": found.kernel, "gpus": found.gpus, "batch": found.batch, "fits": found.fits,
-        "tokens_per_gpu_second": found.tokens_per_gpu_second, "gib_per_gpu": found.memory.total / 2**30,
+        "tokens_per_gpu_second": found.tokens_per_gpu_second, "published": published, "gib_per_gpu": found.memory.total / 2**30,
         "dollars_per_million_tokens": found.dollars_per_million_tokens(price) if found.fits else None, "bound": found.bound,
     }  # fmt: skip
 
@@ -128,6 +131,10 @@ def command(
         str,
         typer.Option(help="Popularity of a MoE's experts: uniform, 1/rank, or trace:sign-1e-3/2 of a trained layer."),
     ] = "uniform",
+    balancer: Annotated[
+        str | None,
+        typer.Option(help="Balance that routing first: sign, proportional, quantile, ... (with --model, experts)."),
+    ] = None,
     price: Annotated[float, typer.Option(help="Dollars per GPU-hour (with --model).")] = 2.0,
     sparsity: Annotated[float, typer.Option(help="Share of zeros in the weights.")] = 0.8,
     sweep: Annotated[str | None, typer.Option(help="Vary one thing: sparsity, n, or batch (with --model).")] = None,
@@ -152,7 +159,8 @@ def command(
         if model is not None:
             names = kernels or MODEL_DEFAULT
             _model(
-                names, model, gpu, gpus, batch, prompt, output, routing, price, sparsity, sweep, plot, explain, as_json, plain
+                names, model, gpu, gpus, batch, prompt, output, routing, balancer, price, sparsity, sweep, plot, explain, as_json,
+                plain,
             )  # fmt: skip
         else:
             _kernels(kernels or DEFAULT, _shape(shape), gpu, sparsity, sweep, plot, explain, as_json, plain)
@@ -199,23 +207,30 @@ def _kernels(
 
 
 def _model(
-    names: list[str], model: str, gpu: str, gpus: int, batch: int, prompt: int, output: int, routing: str, price: float,
-    sparsity: float, sweep: str | None, plot: Path | None, explain: bool, as_json: bool, plain: bool,
+    names: list[str], model: str, gpu: str, gpus: int, batch: int, prompt: int, output: int, routing: str,
+    balancer: str | None, price: float, sparsity: float, sweep: str | None, plot: Path | None, explain: bool,
+    as_json: bool, plain: bool,
 ) -> None:  # fmt: skip
     from loadsparse.gpu import perfmodel
+    from loadsparse.gpu.perfmodel import models, replay
     from loadsparse.gpu.perfmodel.plot import lines
 
+    if balancer is not None and not models.get(model).experts:
+        raise perfmodel.PerfError(f"{model} has no experts: --balancer needs a model with some, such as mixtral-8x7b")
+    routed = perfmodel.Routing(routing, balancer)
     points = [(b, sparsity) for b in BATCHES] if sweep == "batch" else [(batch, sparsity)]
     points = [(batch, s) for s in SPARSITIES] if sweep == "sparsity" else points
     rows, details, notes, curves = [], [], [], {}
     for name in names:
         found = [
             perfmodel.end_to_end(
-                model, name, gpus, b, gpu=gpu, sparsity=s, prompt=prompt, output=output, routing=routing
+                model, name, gpus, b, gpu=gpu, sparsity=s, prompt=prompt, output=output, routing=routed
             )
             for b, s in points
         ]
-        rows += [{**_model_row(one, price), "sparsity": s} for (_, s), one in zip(points, found, strict=True)]
+        for (b, s), one in zip(points, found, strict=True):
+            cited = replay.measured(model, name, gpus, b, gpu=gpu, sparsity=s, prompt=prompt, output=output)
+            rows.append({**_model_row(one, price, cited), "sparsity": s})
         notes += [note for one in found for note in one.notes]
         curves[name] = [one.tokens_per_gpu_second for one in found]
         if explain:

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,10 +125,16 @@ def load(path: str | Path) -> tuple[Model, Tokenizer]:
     if metadata.get("general.architecture") != "llama":
         raise ModelError(f"{path}: the architecture is {metadata.get('general.architecture')!r}, not 'llama'")
 
-    def number(key: str) -> Any:
-        value = metadata.get(f"llama.{key}")
-        if not isinstance(value, int | float) or value <= 0:
+    def number(key: str, default: float | None = None) -> float:
+        value = metadata.get(f"llama.{key}", default)
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
             raise ModelError(f"{path}: llama.{key} is {value!r}, not a number above 0")
+        return value
+
+    def count(key: str) -> int:
+        value = number(key)
+        if not isinstance(value, int):
+            raise ModelError(f"{path}: llama.{key} is {value!r}, not a whole number")
         return value
 
     def tensor(name: str) -> Floats:
@@ -138,17 +143,15 @@ def load(path: str | Path) -> tuple[Model, Tokenizer]:
         values = gguf.dequantise(gguf.read(path, index[name]), index[name].kind)
         return values.reshape(index[name].shape)
 
-    heads, kv_heads, layers = (
-        int(number(key)) for key in ("attention.head_count", "attention.head_count_kv", "block_count")
-    )
+    heads, kv_heads, layers = map(count, ("attention.head_count", "attention.head_count_kv", "block_count"))
     names = (*MATRICES, "attn_norm", "ffn_norm")
     embedding = tensor("token_embd.weight")
     blocks = tuple({name: tensor(f"blk.{i}.{name}.weight") for name in names} for i in range(layers))
     model = Model(
         heads,
         kv_heads,
-        float(number("attention.layer_norm_rms_epsilon")),
-        float(metadata.get("llama.rope.freq_base", 10000.0)),
+        number("attention.layer_norm_rms_epsilon"),
+        number("rope.freq_base", 10000.0),
         embedding,
         blocks,
         tensor("output_norm.weight"),
@@ -156,9 +159,14 @@ def load(path: str | Path) -> tuple[Model, Tokenizer]:
     )
     _check(model, str(path))
     try:
-        return model, Tokenizer.of(metadata)
+        tokenizer = Tokenizer.of(metadata)
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from None
+    if len(tokenizer.tokens) > len(embedding):
+        raise ModelError(
+            f"{path}: there are {len(tokenizer.tokens)} tokens, and {len(embedding)} rows of the embedding"
+        )
+    return model, tokenizer
 
 
 def _check(model: Model, path: str) -> None:

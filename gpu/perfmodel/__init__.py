@@ -4,6 +4,7 @@ from loadsparse.gpu.perfmodel.endtoend import EndToEnd, batch_sweep, end_to_end
 from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError, load
 from loadsparse.gpu.perfmodel.kernel import NAMES, Prediction, predict, roofline, sensitivities
 from loadsparse.gpu.perfmodel.mine import predict_mine
+from loadsparse.gpu.perfmodel.moe import Routing
 
 __all__ = [
     "NAMES",
@@ -11,6 +12,7 @@ __all__ = [
     "Gpu",
     "PerfError",
     "Prediction",
+    "Routing",
     "batch_sweep",
     "end_to_end",
     "load",

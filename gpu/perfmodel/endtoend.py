@@ -34,6 +34,8 @@ CALL = 7e-6
 """Seconds that a framework adds to an all-reduce: 20 to 25 us are seen on 8 GPUs where NCCL's LL needs 15."""
 PCIE = 25e9
 """Bytes per second between GPUs without NVLink."""
+MEASURED = {"gpus": (2, 4), "batch": (8, 64), "prompt": (64, 64), "output": (512, 512), "sparsity": (0.8, 0.8)}
+"""Least and most of the end-to-end measurements that judged the model (data/published.json)."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class EndToEnd:
 
     def dollars_per_million_tokens(self, dollars_per_gpu_hour: float) -> float:
         """Price of a million output tokens; infinite where the model does not fit."""
-        if dollars_per_gpu_hour < 0:
+        if not 0 <= dollars_per_gpu_hour < float("inf"):
             raise PerfError(f"a GPU-hour costs 0 dollars or more, got {dollars_per_gpu_hour}")
         if not self.fits:
             return float("inf")
@@ -210,7 +212,7 @@ def end_to_end(
         prefill,
         decode,
         step,
-        _notes(shape, name, batch, sparsity, device),
+        _notes(shape, name, device, gpus=gpus, batch=batch, prompt=prompt, output=output, sparsity=sparsity),
     )
 
 
@@ -221,8 +223,12 @@ def routed_as_given(routing: moe.Routing) -> moe.Routing:
     return routing
 
 
-def _notes(model: Model, kernel: str, batch: int, sparsity: float, gpu: Gpu) -> tuple[str, ...]:
-    notes = kernels.outside(kernel, batch, sparsity, gpu)
+def _notes(model: Model, kernel: str, gpu: Gpu, **asked: float) -> tuple[str, ...]:
+    notes = kernels.outside(kernel, int(asked["batch"]), asked["sparsity"], gpu)
+    for what, (least, most) in MEASURED.items():
+        if not least <= asked[what] <= most and not (what == "sparsity" and kernel == "cublas"):
+            span = f"{least:g}" if least == most else f"{least:g} to {most:g}"
+            notes.append(f"{what} = {asked[what]:g} is outside the end-to-end measurements: {span}")
     if model.name != "opt-66b":
         notes.append(f"{model.name}: a prediction; end-to-end measurements that judged the model are of opt-66b only")
     if model.experts:

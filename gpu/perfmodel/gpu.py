@@ -62,8 +62,8 @@ class Gpu:
     shared_per_block: int
     shared_unit: int
     shared_reserved: int
-    shared_bytes_per_clock: int
-    popc_lanes_per_clock: int
+    shared_bytes_per_clock: float
+    popc_lanes_per_clock: float
     tensor_tflops: float
     fp32_tflops: float
     dram_peak_gbs: float

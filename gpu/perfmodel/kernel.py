@@ -31,6 +31,8 @@ NAMES = ("cublas", "flash-llm", "sparta", "sputnik", "spinfer", "twofour", "lscd
 """Kernels that can be predicted."""
 ALIASES = {"dense": "cublas", "flashllm": "flash-llm"}
 CacheState = Literal["warm", "flushed"]
+TESTED = (7168, 49152)
+"""Least and most M and K of the measured products: the matmuls of OPT-30B, 66B and 175B."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +146,21 @@ def predict(
         raise PerfError(f"l2 must be 'warm' or 'flushed', got {l2!r}")
     done = work(kernel, m, n, k, 1 - sparsity, device, values, split_k=split_k, l2=l2)
     seconds = done.seconds(values.join)
-    notes = tuple(outside(kernel, n, sparsity, device))
+    notes = outside(kernel, n, sparsity, device)
+    notes += [
+        f"{name} = {size} is outside the tested range {TESTED[0]} to {TESTED[1]}"
+        for name, size in (("M", m), ("K", k))
+        if not TESTED[0] <= size <= TESTED[1]
+    ]
+    if l2 == "flushed" and done != work(kernel, m, n, k, 1 - sparsity, device, values, split_k=split_k):
+        notes.append("flushed L2: every measurement used is of a warm one")
     spread = values.spread[kernel if kernel in values.spread else "flash-llm"]
     if notes:
         spread = max(spread, 0.3)
     parts = {**done.overlapping, **done.added}
     return Prediction(
         seconds, done.bound, roofline(kernel, m, n, k, sparsity, device), seconds / (1 + spread), seconds * (1 + spread),
-        parts, notes, done.split_k, done.resident_blocks,
+        parts, tuple(notes), done.split_k, done.resident_blocks,
     )  # fmt: skip
 
 
@@ -331,9 +340,10 @@ def two_of_four(m: int, n: int, k: int, density: float, gpu: Gpu, constants: Con
 def sensitivities(
     kernel: str, m: int, n: int, k: int, sparsity: float, gpu: str | Gpu = "a100-80gb", change: float = 0.1
 ) -> dict[str, float]:
-    """Relative change of the time when one thing is made better by `change`: what-if for each resource.
+    """What if: relative change of the time when one thing is made better by `change`.  -0.05 means 5% faster.
 
-    Keys: DRAM bandwidth, clock, L2 bandwidth, multiprocessors, population counts, call.  -0.05 means 5% faster.
+    Things of the GPU: DRAM and L2 bandwidth, clock, multiprocessors (whole ones), shared-memory wavefronts and population
+    counts per clock.  Things of the software: the cost of a call, latency left in sight at barriers and between instructions.
     """
     device, values = load(gpu), fitted()
     base = predict(kernel, m, n, k, sparsity, device).seconds
@@ -345,6 +355,12 @@ def sensitivities(
             replace(device, clock_mhz=device.clock_mhz * more, tensor_tflops=device.tensor_tflops * more),
             values,
         ),
+        "multiprocessors": (
+            replace(device, sms=round(device.sms * more), tensor_tflops=device.tensor_tflops * more),
+            values,
+        ),
+        "shared memory": (replace(device, shared_bytes_per_clock=device.shared_bytes_per_clock * more), values),
+        "population counts": (replace(device, popc_lanes_per_clock=device.popc_lanes_per_clock * more), values),
         "call": (device, replace(values, call=values.call / more)),
         "exposed latency": (device, replace(values, exposed_share=values.exposed_share / more)),
         "issue latency": (device, replace(values, issue_latency=values.issue_latency / more)),

@@ -31,6 +31,8 @@ POPULARITIES = ("uniform", "1/rank")
 TRACE = "trace:"
 TRAIN_TOKENS, TRAIN_STEPS = 512, 600
 DRAWS = 8
+SAMPLE = 1 << 16
+"""Most tokens that are drawn; of more, the shares of the experts are those of the sample."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,15 @@ def _bias(experts: int, k: int, popularity: str, balancer: str, seed: int) -> ND
 @lru_cache(maxsize=4096)
 def _loads(tokens: int, experts: int, k: int, routing: Routing, draw: int) -> tuple[int, ...]:
     bias = None if routing.balancer is None else _bias(experts, k, routing.popularity, routing.balancer, routing.seed)
-    rng = np.random.default_rng([routing.seed, tokens, experts, k, draw])
-    s = scores(rng, tokens, experts, routing.popularity)
-    return tuple(int(load) for load in route.loads(route.top_k(s, k, bias), experts))
+    sample = min(tokens, SAMPLE)
+    rng = np.random.default_rng([routing.seed, sample, experts, k, draw])
+    drawn = route.loads(route.top_k(scores(rng, sample, experts, routing.popularity), k, bias), experts)
+    whole, rest = divmod(tokens, sample)  # each load times tokens / sample, in whole numbers of the right sum
+    return tuple((drawn * whole + np.diff(np.cumsum(drawn) * rest // sample, prepend=0)).tolist())
 
 
 def loads(tokens: int, experts: int, k: int, routing: Routing, draw: int = 0) -> NDArray[np.int64]:
-    """int64[experts]: tokens that each expert receives in the batch number `draw` of this routing."""
+    """int64[experts]: tokens that each expert receives in the batch number `draw` of this routing; they sum to tokens * k."""
     return np.array(_loads(tokens, experts, k, routing, draw), dtype=np.int64)
 
 

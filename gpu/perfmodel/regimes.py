@@ -12,6 +12,7 @@ from statistics import fmean
 
 from loadsparse.gpu.perfmodel import moe
 from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError, load
+from loadsparse.gpu.perfmodel.kernel import is_whole
 from loadsparse.gpu.perfmodel.models import Model, get
 from loadsparse.reference import routing as route
 
@@ -56,8 +57,10 @@ def regime(
     gpu: str | Gpu = "a100-80gb",
     popularity: str = "1/rank",
 ) -> Regime:
-    """The cell of one question.  Raises PerfError for a model without experts."""
+    """The cell of one question.  Raises PerfError for a model without experts, or no tokens."""
     shape, device = get(model), load(gpu)
+    if not is_whole(tokens, 1, 2**48):
+        raise PerfError(f"tokens must be a whole number from 1 to 2^48, got {tokens!r}")
     if not shape.experts:
         raise PerfError(f"{shape.name} has no experts: choose a MoE model")
     seconds = _seconds(tokens, gpus, moe.Routing(popularity, balancer), kernel, sparsity, shape, device)
@@ -93,6 +96,7 @@ def table(
         ("flash-llm", 0.7),
         ("flash-llm", 0.8),
         ("flash-llm", 0.9),
+        ("bitmap", 0.8),
     ),
     cases: Sequence[tuple[int, int]] = (
         (16, 1),

@@ -14,8 +14,9 @@ from typing import Any
 
 from loadsparse.gpu.perfmodel.endtoend import end_to_end
 from loadsparse.gpu.perfmodel.fit import calibration
-from loadsparse.gpu.perfmodel.gpu import DATA
+from loadsparse.gpu.perfmodel.gpu import DATA, Gpu, load
 from loadsparse.gpu.perfmodel.kernel import predict, roofline
+from loadsparse.gpu.perfmodel.models import get
 
 PEERS = ("sputnik", "sparta", "cublas")
 
@@ -111,6 +112,20 @@ def end_to_end_points() -> Iterator[Point]:
                 )  # fmt: skip
                 what = f"{name}, {gpus} GPUs, batch {batch}"
                 yield Point("end to end", what, value, found.tokens_per_gpu_second or None, None)
+
+
+def measured(
+    model: str, kernel: str, gpus: int, batch: int, *, gpu: str | Gpu, sparsity: float, prompt: int, output: int
+) -> float | str | None:
+    """Published tokens per GPU-second of exactly this configuration, "out of memory", or None: nobody published it."""
+    data = published()["end_to_end"]
+    asked = (get(model).name, load(gpu), prompt, output)
+    if asked != (data["model"], load("a100-80gb"), data["prompt"], data["output"]):
+        return None
+    if kernel == "flash-llm" and sparsity != data["sparsity"]:
+        return None
+    rates = data.get(kernel, {}).get(str(gpus), {})
+    return (rates[str(batch)] or "out of memory") if str(batch) in rates else None
 
 
 def points() -> list[Point]:

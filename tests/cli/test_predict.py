@@ -35,6 +35,27 @@ def test_model_rows_and_out_of_memory() -> None:
     assert sparse["tokens_per_gpu_second"] == perfmodel.end_to_end("opt-66b", "flash-llm", 2, 64).tokens_per_gpu_second
 
 
+def test_a_balancer_evens_the_loads_of_a_skewed_router() -> None:
+    arguments = ("cublas", "--model", "deepseek-moe-16b", "--batch", "16", "--routing", "1/rank", "--json")
+    free, even = (json.loads(run(*arguments, *more).stdout)["rows"][0] for more in ((), ("--balancer", "proportional")))
+    expected = perfmodel.end_to_end(
+        "deepseek-moe-16b", "cublas", 1, 16, routing=perfmodel.Routing("1/rank", "proportional")
+    )
+    assert even["tokens_per_gpu_second"] == expected.tokens_per_gpu_second < free["tokens_per_gpu_second"]
+
+
+def test_published_points_stand_beside_their_predictions() -> None:
+    arguments = ("--model", "opt-66b", "--gpus", "2", "--sweep", "batch", "--json")
+    rows = json.loads(run("fastertransformer", "flash-llm", *arguments).stdout)["rows"]
+    shown = {(row["kernel"], row["batch"]): row["published"] for row in rows}
+    assert shown["fastertransformer", 16] == 144
+    assert shown["fastertransformer", 32] == "out of memory"
+    assert shown["flash-llm", 64] == 520
+    assert shown["flash-llm", 4] is None
+    other = json.loads(run("flash-llm", *arguments, "--prompt", "65").stdout)["rows"]
+    assert all(row["published"] is None for row in other)
+
+
 def test_explain_says_what_binds() -> None:
     text = run("cublas", "--explain", "--plain").stdout
     assert "bound by dram" in text
@@ -86,6 +107,10 @@ def test_replay_shows_every_point_with_its_error() -> None:
     (("--model", "nosuch"), "unknown model"),
     (("--model", "opt-66b", "--gpus", "5"), "divisor"),
     (("cublas", "--model", "opt-66b", "--price", "-1", "--gpus", "8"), "dollars"),
+    (("cublas", "--model", "opt-66b", "--price", "nan", "--gpus", "8"), "dollars"),
+    (("cublas", "--model", "opt-66b", "--price", "inf", "--gpus", "8"), "dollars"),
+    (("cublas", "--model", "opt-66b", "--balancer", "sign"), "no experts"),
+    (("cublas", "--model", "mixtral-8x7b", "--balancer", "odd"), "unknown balancer"),
 ])  # fmt: skip
 def test_bad_input_ends_in_one_line(arguments: tuple[str, ...], word: str) -> None:
     done = run(*arguments)

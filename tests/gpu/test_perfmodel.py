@@ -169,6 +169,15 @@ def test_sensitivities_name_the_bound() -> None:
     assert all(change <= 1e-9 for found in (dense, floor) for change in found.values())
 
 
+def test_sensitivities_know_every_resource() -> None:
+    """Each what-if moves the kernel that it binds."""
+    found = {kernel: sensitivities(kernel, 36864, 8, 9216, 0.9) for kernel in ("spinfer", "flash-llm", "cublas")}
+    assert found["spinfer"]["population counts"] < 0 == found["flash-llm"]["population counts"]
+    assert found["flash-llm"]["shared memory"] < 0
+    assert found["flash-llm"]["multiprocessors"] < 0
+    assert found["cublas"]["l2 bandwidth"] < 0
+
+
 def test_warm_cache_helps_only_what_fits() -> None:
     assert predict("cublas", 1024, 8, 1024, 0).seconds < predict("cublas", 1024, 8, 1024, 0, l2="flushed").seconds
     assert predict("cublas", 36864, 8, 9216, 0) == predict("cublas", 36864, 8, 9216, 0, l2="flushed")
@@ -181,6 +190,9 @@ def test_outside_of_the_tested_range_says_so() -> None:
         (predict("flash-llm", 36864, 8, 9216, 0.3), "sparsity 0.3"),
         (predict("cublas", 36864, 8, 9216, 0.8, "h100-sxm"), "H100"),
         (predict("lscd", 36864, 8, 9216, 0.8), "never timed"),
+        (predict("cublas", 512, 8, 9216, 0.8), "M = 512"),
+        (predict("sputnik", 9216, 8, 1024, 0.8), "K = 1024"),
+        (predict("flash-llm", 9216, 8, 9216, 0.95, l2="flushed"), "flushed"),
     ):
         assert not found.tested
         assert any(word in note for note in found.notes)

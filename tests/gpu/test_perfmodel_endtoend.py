@@ -99,6 +99,18 @@ def test_predictions_without_measurements_say_so() -> None:
         assert any("opt-66b only" in note for note in end_to_end(name, "fastertransformer", 8, 16).notes)
 
 
+@pytest.mark.parametrize(("kernel", "gpus", "batch", "options", "word"), [
+    ("flash-llm", 2, 16, {"prompt": 4096}, "prompt = 4096"), ("flash-llm", 2, 16, {"output": 8}, "output = 8"),
+    ("flash-llm", 8, 16, {}, "gpus = 8"), ("flash-llm", 2, 4, {}, "batch = 4"),
+    ("flash-llm", 2, 16, {"sparsity": 0.7}, "sparsity = 0.7"),
+])  # fmt: skip
+def test_other_configurations_than_the_measured_say_so(
+    kernel: str, gpus: int, batch: int, options: dict, word: str
+) -> None:
+    assert any(word in note for note in end_to_end("opt-66b", kernel, gpus, batch, **options).notes)
+    assert end_to_end("opt-66b", "deepspeed", 4, 32, sparsity=0.1).notes == ()  # dense: its sparsity says nothing
+
+
 @pytest.mark.parametrize(("arguments", "options", "word"), [
     (("gpt-9", "cublas", 1, 8), {}, "known are opt-30b"),
     (("opt-66b", "nosuch", 1, 8), {}, "known are cublas"),
@@ -151,6 +163,19 @@ def test_a_trained_router_is_a_routing() -> None:
     assert unbalanced.max() > 4 * balanced.max()
     cost = [end_to_end("deepseek-moe-16b", "cublas", 1, 8, routing=f"trace:{arm}/2") for arm in ("none", "sign-1e-3")]
     assert cost[0].step["experts"] < cost[1].step["experts"]  # small batches pay for the experts that they activate
+
+
+def test_loads_of_a_hundred_billion_tokens() -> None:
+    """A sample stands in for what cannot be drawn: the same shares, and every choice still counted."""
+    few, many = (moe.loads(tokens, 64, 6, moe.Routing("1/rank")) for tokens in (moe.SAMPLE, 10**11 + 7))
+    assert few.sum() == 6 * moe.SAMPLE
+    assert many.sum() == 6 * (10**11 + 7)
+    assert np.allclose(many / many.sum(), few / few.sum(), rtol=0, atol=1e-9)
+
+
+def test_no_tokens_are_refused() -> None:
+    with pytest.raises(PerfError, match="tokens must"):
+        regimes.regime(0, 1, None)
 
 
 def test_experts_without_tokens_cost_nothing() -> None:
