@@ -174,7 +174,7 @@ assert min(np.mean(one["pooled_max_violation"]) for one in none) > max(
 )
 
 # %% [markdown]
-# **D2 holds in practice.** The counterexample to monotonicity needs a router near balance and a step larger than the margins; in these runs a batch is never that close to balance, and the dual of the batch falls in the logged steps. (Whether it does for u = 0.01, see the table of [`deepseekmoe/README.md`](deepseekmoe/README.md).)
+# **D2 holds in practice.** The counterexample to monotonicity needs a router near balance and a step larger than the margins; in these runs a batch is never that close to balance, and the dual of the batch falls in the logged steps. For u = 0.01 the sufficient condition fails in some steps, and D falls all the same (all arms: [`deepseekmoe/README.md`](deepseekmoe/README.md)).
 #
 # **The preference rule does not survive moving scores**, and need not: between two steps the optimiser moves more tokens than a bias step of 0.001 does. The larger the bias step, the more of the switching is its work.
 #
@@ -190,7 +190,7 @@ for trend in results.trends(log):
     print(f"{trend.verdict:14} {trend.difference:62} {trend.here!s:>16}   published: {trend.published}")
 
 # %% [markdown]
-# What is *not resolved* is not refuted: the published gain of 9.56 to 9.50 in perplexity is 0.009 bits per token, several times smaller than the spread between our seeds. Balance shows at any scale; its effect on quality needs theirs.
+# What is *not resolved* is not refuted: the published gain of 9.56 to 9.50 in perplexity is 0.009 bits per token, several times smaller than the spread between our seeds. Balance shows at any scale. That no balance costs quality shows too, against quantile balancing; which balancer costs less needs more seeds or their scale. And one published motive is not visible here at all: a loss of weight 0.1 balances as well as any bias, at no measurable price.
 
 # %% [markdown]
 # ### Who waits for whom
