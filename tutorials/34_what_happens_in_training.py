@@ -153,7 +153,7 @@ show(
 # %% [markdown]
 # **The collapse is early and violent.** Within 50 steps the second layer sends nearly every token to the same six experts. A sign step of 0.001 is slow against the router's own movement there: it needs some 300 steps to travel as far as the scores have gone apart. Quantile balancing sets the bias to where it must be, at once.
 #
-# **Three kinds of imbalance.** A single batch stays at MaxVio 0.7 to 0.9 whatever one does: 96 tokens per expert, and neighbouring bytes want the same expert. *Pooled* over the last 200 batches the same runs show 0.1 to 0.3. On held-out text it is about 1 again, because 42% of that text is one file of prose: a bias learnt on code balances code. Published numbers (0.04 after 100 billion tokens) are pooled over validation text of the training distribution.
+# **Three kinds of imbalance.** A single batch stays at MaxVio 0.7 to 0.9 whatever one does: 96 tokens per expert, and neighbouring bytes want the same expert. *Pooled* over the last 200 batches the same runs show 0.1 to 0.2, the proportional rule 0.04. On held-out text it is about 1 again, because 42% of that text is one file of prose: a bias learnt on code balances code. Published numbers (0.04 after 100 billion tokens) are pooled over validation text of the training distribution.
 
 # %%
 sign, quantile = results.by_arm(log)["sign 1e-3"], results.by_arm(log).get("quantile", [])
