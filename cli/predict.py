@@ -144,7 +144,14 @@ def command(
     as_json: Json = False,
     plain: Plain = False,
 ) -> None:
-    """Predict the time of a kernel, or tokens per GPU-second of a model, with the plain roofline beside it."""
+    """Predict the time of a kernel, or tokens per GPU-second of a model, with the plain roofline beside it.
+
+    Examples: loadsparse predict bitmap --sweep sparsity --explain
+
+    loadsparse predict --model opt-66b --gpus 2 --sweep batch
+
+    loadsparse predict --model deepseek-moe-16b --routing 1/rank --balancer sign
+    """
     from loadsparse.gpu.perfmodel import PerfError
 
     if replay:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,14 @@ Schedule = Literal["constant", "1/n", "1/sqrt(n)"]
 
 @dataclass(frozen=True)
 class State:
-    """Bias p, float64 [E], in the unit of the scores, and the number of steps taken."""
+    """Bias p [E] in the unit of the scores, and the number of steps taken.
 
-    bias: npt.NDArray[np.float64]
+    `init` gives float64. The rules that step from loads also keep a float32 bias, as training does:
+    `State(np.zeros(experts, np.float32))`. They compute in float64 and round once per step. A float32 bias above 2^15
+    no longer feels steps of 0.001 or less (half of its spacing there): centre it, or keep float64.
+    """
+
+    bias: npt.NDArray[Any]
     steps: int = 0
 
 
@@ -69,6 +74,8 @@ def total_loads(parts: npt.ArrayLike) -> npt.NDArray[np.int64]:
 
 
 def moved(state: State, change: npt.NDArray[np.float64], centred: bool) -> State:
-    """p + change, minus its mean if `centred` (no effect on the selection: only differences of biases matter)."""
+    """p + change in float64, minus its mean if `centred` (no effect on the selection: only differences of biases
+    matter), in the type of p."""
     bias = state.bias + change
-    return State(bias - bias.mean() if centred else bias, state.steps + 1)
+    kept = bias - bias.mean() if centred else bias
+    return State(kept.astype(state.bias.dtype), state.steps + 1)

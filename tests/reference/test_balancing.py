@@ -37,6 +37,21 @@ def test_sign_needs_integer_counts() -> None:
     assert state.bias.tolist() == [-1, 1]  # float64 means could not tell
 
 
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("rule", [balancing.SignBias, balancing.ProportionalBias])
+def test_a_float32_bias_stays_one_and_rounds_once_a_step(rule: type, centred: bool) -> None:
+    balancer = rule(centred=centred)
+    narrow = balancing.State(np.array([0.1, -0.3, 0.7], np.float32))
+    wide = balancing.State(narrow.bias.astype(np.float64))
+    for counts in ([9, 1, 2], [3, 5, 4], [0, 0, 1]):
+        narrow, exact = balancer.step(narrow, counts), balancer.step(wide, counts).bias
+        assert narrow.bias.dtype == np.float32
+        assert np.array_equal(narrow.bias, exact.astype(np.float32))
+        wide = balancing.State(narrow.bias.astype(np.float64), narrow.steps)
+    stuck = balancing.State(np.full(2, 50_000, np.float32))  # its neighbours are 0.0039 away: 0.001 is lost
+    assert np.ptp(balancing.SignBias().step(stuck, [2, 0]).bias) == 0
+
+
 @given(COUNTS, st.integers(1, 8))
 def test_proportional_units_differ_as_stated(counts: list[int], k: int) -> None:
     mean = sum(counts) / len(counts)
