@@ -30,7 +30,6 @@ from .train import HERE, STORE, settings
 
 SPARSITIES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 KERNELS = ("grouped_lscd", "grouped_bitmap")
-JUDGED_SPARSITIES = (0.5, 0.8, 0.9)
 RECOVERY_STEPS, RECOVERY_RATE = 100, 1e-3
 JUDGED_TOKENS = 128
 
@@ -139,7 +138,7 @@ def one(task: dict[str, Any], folder: str) -> dict[str, Any]:
         "after": round(bits(after), 5),
         "bytes": {name: sum(expert_bytes(layer)[name] for layer in layers) for name in ("dense", *KERNELS)},
     }
-    if sparsity in JUDGED_SPARSITIES:
+    if sparsity > 0:
         _, routings = look(
             after, jnp.asarray(windows[:: max(1, len(windows) // 8)][:8]), jnp.asarray(trained.biases, jnp.float32)
         )
