@@ -24,8 +24,8 @@ ModelFile = Annotated[
 ]
 TextFile = Annotated[Path | None, typer.Option("--text", help="UTF-8 text; default: Python's own language reference.")]
 WHY = (
-    "One-shot pruning without any retraining. A model of 135 million weights has few to spare, and errors add up over "
-    "its blocks; the authors of Flash-LLM retrain at 80% (cited: accuracy -1.44% on OPT-30B)."
+    "One-shot pruning without any retraining. A small model has few weights to spare, and errors add up over its blocks; "
+    "the authors of Flash-LLM retrain at 80% (cited: accuracy -1.44% on OPT-30B)."
 )
 
 
@@ -48,7 +48,7 @@ def _load(model: Path | None, text: Path | None, tokens: int) -> tuple[Model, li
         raise InputError(f"the text has {len(numbers)} tokens; {2 * tokens} are asked for: lower --tokens")
     default = f"the language reference in Python {platform.python_version()}"
     source = {
-        "model": path.name,
+        "model": path.name if model is not None else f"{path.name} (dequantised 4-bit)",
         "text": str(text) if text is not None else default,
         "text_sha256": hashlib.sha256(read.encode()).hexdigest(),
     }
@@ -111,7 +111,7 @@ def perplexity(
     out = console(plain)
     out.print(table)
     out.print(
-        f"{source['model']} (dequantised 4-bit) on {rows[0]['tokens']} tokens of {source['text']}, windows of {window}.",
+        f"{source['model']} on {rows[0]['tokens']} tokens of {source['text']}, windows of {window}.",
         markup=False,
     )
     out.print(WHY, markup=False)

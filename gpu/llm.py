@@ -62,6 +62,8 @@ def run_block(model: llm.Model, index: int, x: Floats, kernel: str = "lscd", arc
     """
     if not 0 <= index < len(model.blocks):
         raise InputError(f"there is no block {index}: the model has 0 to {len(model.blocks) - 1}")
+    if kernel in kernels.GROUPED:
+        raise InputError(f"{kernel} multiplies experts, of which this block has none: choose {kernel.split('_')[1]}")
     try:
         chosen = kernels.get(kernel)
     except ValueError as error:

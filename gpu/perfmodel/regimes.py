@@ -90,7 +90,7 @@ def _seconds(
 
 
 def table(
-    balancers: Sequence[str | None] = (None, "proportional", "quantile"),
+    balancers: Sequence[str | None] = (None, "sign", "proportional", "quantile"),
     kernels: Sequence[tuple[str, float]] = (
         ("cublas", 0.0),
         ("flash-llm", 0.7),

@@ -32,6 +32,8 @@ def test_perplexity(files: list[str]) -> None:
     table = CliRunner().invoke(app, [*arguments, "--plain"])
     assert table.exit_code == 0
     assert "without any retraining" in table.stdout
+    assert "4-bit" not in table.stdout  # true of SmolLM2's file only, as are its 135 million weights
+    assert "135" not in table.stdout
 
 
 def test_block(files: list[str]) -> None:

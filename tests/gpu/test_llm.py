@@ -78,6 +78,7 @@ def test_what_cannot_run_is_named(model: llm.Model) -> None:
     for arguments, message in (
         ((7, x), "no block 7"),
         ((0, x, "magic"), "unknown kernel 'magic'"),
+        ((0, x, "grouped_lscd"), "multiplies experts"),
         ((0, x * np.float32(np.inf)), "float16 cannot hold"),
     ):
         with pytest.raises(InputError, match=message), np.errstate(all="ignore"):
