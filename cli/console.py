@@ -39,6 +39,7 @@ def fail(message: str) -> typer.Exit:
 @contextmanager
 def bad_input() -> Iterator[None]:
     """Turn refused input into one line and exit code 2; anything else is a bug of ours and keeps its traceback."""
+    from loadsparse.gpu.compiler import CompileError
     from loadsparse.gpu.verify.errors import InputError
     from loadsparse.reference.formats import FormatError
     from loadsparse.reference.gguf import GgufError
@@ -48,7 +49,7 @@ def bad_input() -> Iterator[None]:
         yield
     except OSError as error:
         raise fail(f"{error.filename or 'file'}: {error.strerror or error}") from None
-    except (InputError, FormatError, GgufError, WeightError) as error:
+    except (InputError, CompileError, FormatError, GgufError, WeightError) as error:
         raise fail(str(error)) from None
     except MemoryError:
         raise fail("not enough memory for this input: choose a smaller shape") from None

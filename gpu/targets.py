@@ -6,14 +6,12 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loadsparse.gpu import compiler, kernels
-from loadsparse.gpu.kernels import Kernel
-from loadsparse.gpu.kernels.grouped import Grouped
 from loadsparse.gpu.launch import Step
 from loadsparse.gpu.profiling import Job, of_launch
 from loadsparse.gpu.verify import child
@@ -21,6 +19,9 @@ from loadsparse.gpu.verify.errors import InputError
 from loadsparse.gpu.verify.experts import deal
 from loadsparse.gpu.verify.handover import MAX_ARRAY, MAX_PTX, to_launch
 from loadsparse.gpu.verify.inputs import random_case
+
+if TYPE_CHECKING:
+    from loadsparse.gpu.kernels.grouped import Grouped
 
 _FILE = re.compile(r"(.*\.(py|cu|ptx))(?::([^:]+))?", re.IGNORECASE | re.DOTALL)
 
@@ -65,10 +66,11 @@ def resolve(
         file = Path(path)
         return of_launch(to_launch(handed, case, arch, f"{file.name}:{name}")), {file.name: _text(file)}
     try:
-        kernel: Kernel | Grouped = kernels.get(target)
-        if isinstance(kernel, Grouped):
+        kernel = kernels.get(target)
+        if target in kernels.GROUPED:
             experts = deal(case, seed)
-            launch = kernel.plan(kernel.encode(experts.a, dtype), experts.b, experts.counts, arch, split_k)
+            grouped = cast("Grouped", kernel)
+            launch = grouped.plan(grouped.encode(experts.a, dtype), experts.b, experts.counts, arch, split_k)
         else:
             launch = kernel.plan(kernel.encode(case.a, dtype), case.b, arch, split_k)
     except ValueError as error:

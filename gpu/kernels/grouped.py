@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from loadsparse.gpu import compiler
 from loadsparse.gpu.kernels import bitmap, lscd, parts, worklist
+from loadsparse.gpu.kernels.splitting import SM_COUNT
 from loadsparse.gpu.kernels.worklist import PANEL, Item
 from loadsparse.gpu.launch import Launch, Step
 from loadsparse.reference.formats import LaneBitmap, TiledCSL
@@ -236,7 +237,7 @@ def choose_split(items: int, tiles: int, panels: int, arch: str, resident: int) 
     leave latency in sight. Where K is split, each block writes float32 partials that are read again: for a panel of columns
     as many bytes as 1.25 tiles of A have at 80% sparsity, but through L2, which is three times as fast: 0.4 of a tile.
     """
-    sms = parts.SM_COUNT.get(arch, 108)
+    sms = SM_COUNT.get(arch, 108)
 
     def cost(splits: int) -> float:
         blocks = -(-items * splits // sms)

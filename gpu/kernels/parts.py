@@ -33,20 +33,8 @@ from loadsparse.gpu.intrinsics import (
     store_global_half,
     store_shared_half,
 )
+from loadsparse.gpu.kernels.splitting import choose_split
 from loadsparse.gpu.launch import Algorithm, Launch, Step
-
-SM_COUNT = {
-    "sm_75": 40,
-    "sm_80": 108,
-    "sm_86": 84,
-    "sm_87": 16,
-    "sm_89": 128,
-    "sm_90": 132,
-    "sm_100": 148,
-    "sm_120": 170,
-}
-"""Multiprocessors of a common GPU of each architecture: T4, A100, A10-class, Orin, RTX 4090, H100, B200, RTX 5090."""
-
 
 WORK_BYTES = 32
 """Of a work item: five words and padding, so that one sector holds it."""
@@ -202,19 +190,6 @@ def reduction(dtype: str, panels: int, splits: int, paired: bool, arch: str) -> 
 
     signature = "void(uint64, uint64, uint32, uint32, uint64, uint64)"
     return compiler.numba(reduce_splits, signature, arch, launch_bounds=128)
-
-
-def choose_split(blocks: int, tiles: int, arch: str, resident: int) -> int:
-    """Factor of K that fills the GPU: least (waves x tiles per block), where `resident` blocks share a multiprocessor.
-
-    A split costs one write and one read of its float32 partials; it counts as a quarter of a tile.
-    """
-    slots = SM_COUNT.get(arch, 108) * resident
-
-    def cost(splits: int) -> float:
-        return -(-blocks * splits // slots) * (-(-tiles // splits)) + 0.25 * splits
-
-    return min(range(1, min(tiles, 32) + 1), key=cost)
 
 
 def split_ranges(k: int, tile: int, splits: int) -> tuple[tuple[int, int], ...]:

@@ -1,0 +1,28 @@
+"""Into how many parts K is split: the rule of the plain kernels, and how many multiprocessors there are to fill."""
+
+from __future__ import annotations
+
+SM_COUNT = {
+    "sm_75": 40,
+    "sm_80": 108,
+    "sm_86": 84,
+    "sm_87": 16,
+    "sm_89": 128,
+    "sm_90": 132,
+    "sm_100": 148,
+    "sm_120": 170,
+}
+"""Multiprocessors of a common GPU of each architecture: T4, A100, A10-class, Orin, RTX 4090, H100, B200, RTX 5090."""
+
+
+def choose_split(blocks: int, tiles: int, arch: str, resident: int) -> int:
+    """Factor of K that fills the GPU: least (waves x tiles per block), where `resident` blocks share a multiprocessor.
+
+    A split costs one write and one read of its float32 partials; it counts as a quarter of a tile.
+    """
+    slots = SM_COUNT.get(arch, 108) * resident
+
+    def cost(splits: int) -> float:
+        return -(-blocks * splits // slots) * (-(-tiles // splits)) + 0.25 * splits
+
+    return min(range(1, min(tiles, 32) + 1), key=cost)
