@@ -232,6 +232,8 @@ def compiled(
         multiply(offsets, data, b, c, origin, top, b_column, column, end, m, k, ldb, ldc, slot)
 
     threads, most = threads_per_block(panels), registers(panels)
+    if panels == 4 and rounds and n_width == 2:
+        most = 128  # copying odd rows takes more; as many blocks of 128 threads fit as with 112
     if grouped:
         signature = "void(uint64, uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32, uint32)"
         return compiler.numba(grouped_bitmap, signature, arch, launch_bounds=threads, registers=most)
@@ -301,6 +303,14 @@ def tiling(encoded: LaneBitmap | Adaptive) -> parts.Tiling:
     slot = 16 * int(np.diff(encoded.offsets).max())
     bits, rounds = (4, encoded.rounds()) if isinstance(encoded, Adaptive) else (int(encoded.bits[0]), 0)
 
+    def panels(n: int) -> int:
+        total = -(-n // 8)
+        if isinstance(encoded, Adaptive) and (
+            rounds > 1 or n % 8
+        ):  # 8 panels leave too few registers: blocks alike, of 7 at most
+            return -(-total // -(-total // 7))
+        return min(total, 8)
+
     def stage_bytes(panels: int) -> int:
         return 4 * slot + TILE_K * panels * 16
 
@@ -327,4 +337,5 @@ def tiling(encoded: LaneBitmap | Adaptive) -> parts.Tiling:
         resident=3,
         shared_bytes=shared_bytes,
         extra=(np.uint32(slot),),
+        panels=panels,
     )

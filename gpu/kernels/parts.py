@@ -219,7 +219,7 @@ class Tiling:
 
     compiled(dtype, panels, copy width, direct, paired, arch) gives its PTX, whose entry has the kernel's name and the
     parameters (*weights, b, c, m, n, k, *extra); `weights` are array fields of the encoded matrix.  threads(panels) and
-    shared_bytes(panels): of a block; resident: blocks that a multiprocessor is expected to hold.
+    shared_bytes(panels): of a block; resident: blocks that a multiprocessor is expected to hold; panels(N): of a block.
     """
 
     compiled: Callable[..., str]
@@ -230,6 +230,7 @@ class Tiling:
     resident: int
     shared_bytes: Callable[[int], int]
     extra: tuple[np.generic, ...] = ()
+    panels: Callable[[int], int] = lambda n: min(-(-n // 8), 8)
 
 
 def plan_tiles(
@@ -245,7 +246,7 @@ def plan_tiles(
     check_arch(arch)
     check_operand(encoded.shape, encoded.dtype, b)
     (m, k), n = encoded.shape, b.shape[1]
-    panels = min(-(-n // 8), 8)
+    panels = tiling.panels(n)
     height = tiling.tile_m(panels)
     strips, blocks, tiles = -(-m // height), -(-n // (8 * panels)), -(-k // tiling.tile_k)
     splits = check_split(split_k, tiles) or choose_split(strips * blocks, tiles, arch, tiling.resident)

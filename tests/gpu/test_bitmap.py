@@ -58,7 +58,7 @@ def of_all_kinds(k_tiles: int, seed: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("n", "dtype", "arch", "split_k"), [(3, "f16", "sm_80", 2), (30, "bf16", "sm_90", 1), (64, "f16", "sm_80", 1)]
+    ("n", "dtype", "arch", "split_k"), [(3, "f16", "sm_80", 2), (30, "bf16", "sm_90", 1), (42, "f16", "sm_80", 1)]
 )
 def test_tiles_of_all_kinds(n: int, dtype: str, arch: str, split_k: int) -> None:
     a = of_all_kinds(6, n)
@@ -75,12 +75,12 @@ def test_tiles_of_all_kinds(n: int, dtype: str, arch: str, split_k: int) -> None
     assert np.array_equal(c.view(np.uint16), wanted.view(np.uint16))
 
 
-@pytest.mark.parametrize(("kind", "density", "n"), [(5, 1.0, 8), (8, 0.5, 9), (6, 0.0, 70)])
+@pytest.mark.parametrize(("kind", "density", "n"), [(5, 1.0, 8), (8, 0.5, 66), (6, 0.0, 8)])
 def test_any_density_in_any_form(kind: int, density: float, n: int) -> None:
     """A form that nobody would choose for this density is still right: several rounds of octets, or none."""
     rng = np.random.default_rng(kind)
-    a = np.where(rng.random((70, 70)) < density, rng.standard_normal((70, 70)), 0).astype(np.float16)
-    b = rng.standard_normal((70, n)).astype(np.float16)
+    a = np.where(rng.random((70, 60)) < density, rng.standard_normal((70, 60)), 0).astype(np.float16)
+    b = rng.standard_normal((60, n)).astype(np.float16)
     launch = kernels.get("adaptive").plan(Adaptive.encode(a, "f16", kind), b, split_k=1)
     c, report = launch.run("interpreter")
     assert report.ok, report.hazards
@@ -111,14 +111,14 @@ def test_adaptive_bytes_and_instructions() -> None:
 
 
 def test_registers_without_spills() -> None:
-    """Of the longest variants at 90%: 80, 80, 112 and 128 registers on both architectures, no local memory."""
+    """80, 112, 128 registers on both architectures, no local memory; 64 columns are two blocks where a half takes two rounds."""
     rng = np.random.default_rng(1)
-    a = np.where(rng.random((256, 128)) < 0.1, 1, 0).astype(np.float16)
     kernel = kernels.get("adaptive")
-    encoded = kernel.encode(a)
-    for n, most in ((16, 80), (32, 112), (64, 128)):
+    for density, n, most in ((0.1, 16, 80), (0.1, 32, 112), (0.1, 64, 128), (0.12, 64, 128), (0.18, 64, 128)):
+        encoded = kernel.encode(np.where(rng.random((256, 128)) < density, 1, 0).astype(np.float16))
+        assert encoded.rounds() == (1 if density == 0.1 else 2)
         ptx = kernel.plan(encoded, np.zeros((128, n), np.float16), split_k=1).steps[0].ptx
         for arch in ("sm_80", "sm_90"):
             made = compiler.resources(ptx, arch)
-            assert (made["spill_bytes"], made["stack_bytes"]) == (0, 0), (n, arch)
-            assert made["registers"] <= most, (n, arch)
+            assert (made["spill_bytes"], made["stack_bytes"]) == (0, 0), (density, n, arch)
+            assert made["registers"] <= most, (density, n, arch)
