@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `--help` answers at once: each command i
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -51,6 +52,9 @@ app.add_typer(weights.app, name="weights")
 
 def main() -> None:
     """Entry point: exit 0 on success, 1 on a failed check, 2 on bad input with one line on stderr."""
+    os.environ.setdefault(
+        "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1"
+    )  # where colorama is, it would end every output
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a pipe without UTF-8 must not end in a traceback

@@ -76,8 +76,19 @@ def _elements(name: str, operand: Operand | None, width: int) -> Iterator[tuple[
         yield from _registers(operand, width)
 
 
+def _can_be_written(operand: Operand | None) -> bool:
+    """A register, the sink `_`, or several of them."""
+    if isinstance(operand, Pair):
+        return _can_be_written(operand.first) and _can_be_written(operand.second)
+    if isinstance(operand, Vector):
+        return all(map(_can_be_written, operand.elements))
+    return operand is None or isinstance(operand, Register)
+
+
 def disagreement(name: str, modifiers: tuple[str, ...], operands: tuple[Operand, ...]) -> str | None:
-    """Which register does not fit its instruction, or None."""
+    """Which register does not fit its instruction, or what is written to is none; else None."""
+    if not all(map(_can_be_written, operands[: OPCODES[name].writes])):
+        return f"'{'.'.join((name, *modifiers))}' writes to what is no register"
     for operand, width in zip(operands, _wanted(name, modifiers, len(operands)), strict=False):
         if not width:
             continue

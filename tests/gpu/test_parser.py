@@ -117,6 +117,12 @@ REFUSED = {
     "bra 5;": ("'bra' takes 1 operands, found 0", 6),
     "mov.u32 %r1, #;": ("unexpected '#'", 6),
     # what NVIDIA's assembler refuses as well
+    "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%f1, 106, %f3, %f4}, {%r1, %r2}, {%r3}, {%f1, %f2, %f3, %f4};": (
+        "writes to what is no register",
+        6,
+    ),
+    "add.u32 7, %r1, %r2;": ("writes to what is no register", 6),
+    "setp.eq.u32 %p1|3, %r1, %r2;": ("", 6),
     "add.u32 %r1, %rd1, %r2;": ("wants 32 bits in %rd1, which is .b64", 6),
     "shr.b16 %r1, %r2, %r3;": ("wants 16 bits in %r1", 6),
     "setp.eq.s32 %r1, %r2, 0;": ("wants 1 bits in %r1", 6),
