@@ -248,12 +248,12 @@ _ROWS = (
     _row("nanosleep", 1, "special", "u32", writes=0),
     _row("pmevent", 1, "special", "", "mask", writes=0),
     # warps
-    _row("shfl", 5, "lsu", "b32", "sync", ("up down bfly idx",)),
-    _row("vote", 3, "alu", "pred b32", "sync", ("all any uni ballot",)),
-    _row("match", 3, "alu", "b32 b64", "sync", ("any all",)),
-    _row("redux", 3, "alu", "u32 s32 b32", "sync", ("add min max and or xor",)),
+    _row("shfl", 5, "lsu", "b32", "", ("sync", "up down bfly idx")),
+    _row("vote", 3, "alu", "pred b32", "", ("sync", "all any uni ballot")),
+    _row("match", 3, "alu", "b32 b64", "", ("sync", "any all")),
+    _row("redux", 3, "alu", "u32 s32 b32", "", ("sync", "add min max and or xor")),
     _row("activemask", 1, "alu", "b32"),
-    _row("elect", 2, "alu", "", "sync"),
+    _row("elect", 2, "alu", "", "", ("sync",)),
     # barriers
     _row("bar", (1, 2, 3, 4), "barrier", "pred u32", "sync arrive red warp cta popc and or", (), (0, 1), 0),
     _row("barrier", (1, 2, 3, 4), "barrier", "pred u32", "sync arrive red aligned cta popc and or", (), (0, 1), 0),

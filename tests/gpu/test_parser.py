@@ -121,6 +121,8 @@ REFUSED = {
         "writes to what is no register",
         6,
     ),
+    "elect %r1, %r2;": ("elect", 6),
+    "shfl.idx.b32 %r1, %r2, 0, 31, -1;": ("shfl", 6),
     "add.u32 7, %r1, %r2;": ("writes to what is no register", 6),
     "setp.eq.u32 %p1|3, %r1, %r2;": ("", 6),
     "add.u32 %r1, %rd1, %r2;": ("wants 32 bits in %rd1, which is .b64", 6),
