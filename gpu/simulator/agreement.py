@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from loadsparse.gpu.simulator.opcodes import OPCODES
+from loadsparse.gpu.simulator.opcodes import OPCODES, destinations
 from loadsparse.gpu.simulator.program import WIDTH, Negated, Operand, Pair, Register, Vector
 
 _SAME = (
@@ -87,7 +87,7 @@ def _can_be_written(operand: Operand | None) -> bool:
 
 def disagreement(name: str, modifiers: tuple[str, ...], operands: tuple[Operand, ...]) -> str | None:
     """Which register does not fit its instruction, or what is written to is none; else None."""
-    if not all(map(_can_be_written, operands[: OPCODES[name].writes])):
+    if not all(map(_can_be_written, operands[: destinations(name, modifiers)])):
         return f"'{'.'.join((name, *modifiers))}' writes to what is no register"
     for operand, width in zip(operands, _wanted(name, modifiers, len(operands)), strict=False):
         if not width:

@@ -315,6 +315,11 @@ SPARSE_MMA_VARIANTS = frozenset(
 """(shape, D, A, B, C) of every `mma.sp.sync`."""
 
 
+def destinations(name: str, modifiers: tuple[str, ...]) -> int:
+    """How many of the first operands an instruction writes; a wmma.store writes none."""
+    return 0 if name == "wmma" and "store" in modifiers else OPCODES[name].writes
+
+
 def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | None:
     """Why ``name.modifiers`` with so many operands cannot be executed, in one sentence, or None."""
     row = OPCODES.get(name)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, overload
 from loadsparse.gpu.simulator.interpreter.observe import Event
 from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.limits import LaunchError
-from loadsparse.gpu.simulator.opcodes import OPCODES
-from loadsparse.gpu.simulator.program import Instruction, Operand, Pair, Register, Vector
+from loadsparse.gpu.simulator.opcodes import destinations
+from loadsparse.gpu.simulator.program import Operand, Pair, Register, Vector
 from loadsparse.gpu.simulator.report import sentence
 from loadsparse.gpu.simulator.watching import Access, Watcher, prepared
 
@@ -263,7 +263,8 @@ class _Recorder:
         guard = event.instruction.guard
         if guard is not None:
             lanes = lanes & ((event.before[place.row(guard.register)] != 0) != guard.negated)
-        written = {place.row(r): r for r in _registers(event.instruction.operands[: _writes(event.instruction)])}
+        count = destinations(event.instruction.name, event.instruction.modifiers)
+        written = {place.row(r): r for r in _registers(event.instruction.operands[:count])}
         every = {place.row(r): r for r in place.kernel.registers}
         differs = event.before != event.after
         found = []
@@ -274,12 +275,6 @@ class _Recorder:
                 values = tuple(value if known else None for value, known in pairs)
                 found.append(Change(register.name, register.type, tuple(new.tolist()), values))
         return tuple(found)
-
-
-def _writes(instruction: Instruction) -> int:
-    row = OPCODES[instruction.name]
-    stores = instruction.name == "wmma" and "store" in instruction.modifiers
-    return 0 if stores else row.writes
 
 
 def _registers(operands: Sequence[Operand | None]) -> Iterator[Register]:

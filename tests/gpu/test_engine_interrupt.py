@@ -30,6 +30,7 @@ SCRIPT = """
 import signal, sys, time
 import numpy as np
 from loadsparse.gpu import simulator
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may have had it ignored
 ptx, grid, block, caught = sys.stdin.read(), int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 kernel = next(iter(simulator.load(ptx, "sm_80").values()))
 short = np.zeros(1024, np.uint32)
