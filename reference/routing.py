@@ -63,7 +63,10 @@ def checked_scores(scores: npt.ArrayLike, k: int) -> Array:
 
 
 def add_bias(scores: Array, bias: npt.ArrayLike | None) -> Array:
-    """s + p, the selection score [T, E]: integers stay integers, everything else is at least float64 when p is."""
+    """s + p, the selection score [T, E]: integers stay integers, everything else is at least float64 when p is.
+
+    Integers add as int64; ValueError where a sum might not fit.
+    """
     if bias is None:
         return scores
     p = np.asarray(bias)
@@ -71,7 +74,24 @@ def add_bias(scores: Array, bias: npt.ArrayLike | None) -> Array:
         raise ValueError(f"bias must have shape ({scores.shape[1]},), one value per expert, got {p.shape}")
     if p.dtype.kind not in "fiu" or (p.dtype.kind == "f" and not np.isfinite(p).all()):
         raise ValueError("bias must hold finite real numbers")
+    if scores.dtype.kind in "iu" and p.dtype.kind in "iu":
+        reach = [max(abs(int(x.min())), abs(int(x.max()))) if x.size else 0 for x in (scores, p)]
+        if sum(reach) >= 2**63:
+            raise ValueError(f"integer scores up to {reach[0]} plus bias up to {reach[1]} do not fit into int64")
+        return scores.astype(np.int64) + p.astype(np.int64)
     return np.asarray(scores + p)
+
+
+def descending(values: Array, axis: int) -> Integers:
+    """Indices that sort descending along an axis, ties by lower index: the mirror of an ascending stable sort.
+
+    Nothing is negated, as -x is x again for the smallest integer and wraps for unsigned ones.
+
+    >>> descending(np.array([0, 255, 255], np.uint8), 0).tolist()
+    [1, 2, 0]
+    """
+    mirrored = np.argsort(np.flip(values, axis), axis=axis, kind="stable")
+    return np.asarray(values.shape[axis] - 1 - np.flip(mirrored, axis), dtype=np.int64)
 
 
 def keep_groups(biased: Array, groups: int, top_groups: int, best: int) -> Array:
@@ -88,7 +108,7 @@ def keep_groups(biased: Array, groups: int, top_groups: int, best: int) -> Array
         raise ValueError(f"need 1 <= top_groups <= {groups} and 1 <= group_best <= {size}")
     grouped = biased.astype(np.float64).reshape(tokens, groups, size)
     strength = np.sort(grouped, axis=2)[:, :, size - best :].sum(axis=2)
-    order = np.argsort(-strength, axis=1, kind="stable")
+    order = descending(strength, 1)
     kept = np.zeros((tokens, groups), dtype=bool)
     np.put_along_axis(kept, order[:, :top_groups], True, axis=1)
     return np.where(kept[:, :, None], grouped, -np.inf).reshape(tokens, experts)
@@ -121,10 +141,7 @@ def top_k(
         if top_groups is None or top_groups * (s.shape[1] // max(groups, 1)) < k:
             raise ValueError(f"top_groups must be given and its groups must hold at least k = {k} experts")
         biased = keep_groups(biased, groups, top_groups, group_best)
-    if biased.dtype.kind == "u":
-        biased = biased.astype(np.int64)
-    order = np.argsort(-biased, axis=1, kind="stable")
-    return np.asarray(order[:, :k], dtype=np.int64)
+    return descending(biased, 1)[:, :k]
 
 
 def gate_weights(
@@ -132,13 +149,18 @@ def gate_weights(
 ) -> Floats:
     """Output weights [T, K] of the chosen experts: their scores WITHOUT bias, divided by their sum if `normalise`.
 
+    Raises ValueError where they sum to 0 and cannot be divided.
+
     >>> gate_weights([[0.2, 0.6, 0.9]], [[1, 0]]).round(2).tolist()
     [[0.75, 0.25]]
     """
     s, c = np.asarray(scores, dtype=np.float64), np.asarray(choices)
     weights = np.take_along_axis(s, c, axis=1)
     if normalise:
-        weights = weights / weights.sum(axis=1, keepdims=True)
+        total = weights.sum(axis=1, keepdims=True)
+        if not total.all():
+            raise ValueError(f"the scores chosen by token {int(np.argmin(total != 0))} sum to 0: nothing to normalise by")
+        weights = weights / total
     return np.asarray(weights * scale, dtype=np.float64)
 
 

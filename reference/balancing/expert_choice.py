@@ -30,7 +30,7 @@ class ExpertChoice:
             raise ValueError(
                 f"expert choice needs k * tokens / experts to be an integer, got {k} * {tokens} / {experts}"
             )
-        order = np.argsort(-s, axis=0, kind="stable")[: k * tokens // experts]
+        order = routing.descending(s, 0)[: k * tokens // experts]
         taken = np.zeros((tokens, experts), dtype=bool)
         np.put_along_axis(taken, order, True, axis=0)
         return taken

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from strategies import Problem, biased_problems, problems
 
 from loadsparse.reference import routing
+from loadsparse.reference.balancing import ExpertChoice
 
 
 @pytest.mark.claim(
@@ -28,6 +29,29 @@ def test_top_k_is_the_sorted_head_with_ties_to_the_lower_index(drawn: tuple[Prob
     for row, chosen in zip(problem.scores.tolist(), choices.tolist(), strict=True):
         ranked = sorted(range(problem.experts), key=lambda e: (-(row[e] + int(bias[e])), e))
         assert chosen == ranked[: problem.k]
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int64", "uint64"])
+@given(st.data())
+def test_integers_of_every_width_are_compared_exactly_at_their_limits(kind: str, data: st.DataObject) -> None:
+    limits = np.iinfo(kind)
+    values = st.sampled_from([limits.min, limits.min + 1, limits.max - 1, limits.max, limits.max // 2])
+    row = data.draw(st.lists(values, min_size=1, max_size=6))
+    ranked = sorted(range(len(row)), key=lambda e: (-row[e], e))
+    assert routing.top_k(np.array([row], kind), len(row)).tolist() == [ranked]
+    taken = ExpertChoice().assign(np.array(row, kind)[:, None], 1)  # one expert takes every token
+    assert taken.all()
+    half = np.repeat(np.array(row, kind)[:, None], 2, axis=1)
+    if len(row) % 2 == 0:
+        taken = ExpertChoice().assign(half, 1)
+        assert np.flatnonzero(taken[:, 0]).tolist() == sorted(ranked[: len(row) // 2])
+
+
+@given(st.lists(st.tuples(st.integers(-128, 127), st.integers(-128, 127)), min_size=1, max_size=6))
+def test_narrow_integers_do_not_wrap_when_the_bias_is_added(pairs: list[tuple[int, int]]) -> None:
+    scores, bias = (np.array(side, np.int8) for side in zip(*pairs, strict=True))
+    ranked = sorted(range(len(pairs)), key=lambda e: (-sum(pairs[e]), e))
+    assert routing.top_k(scores[None], len(pairs), bias).tolist() == [ranked]
 
 
 @given(biased_problems(max_tokens=12))
@@ -115,11 +139,17 @@ def test_gates_stay_in_range_and_keep_the_order(logits: list[float]) -> None:
         ([[1.0, 2.0]], 1, [0.0], "bias must have shape"),
         ([[1.0, 2.0]], 1, [0.0, np.nan], "finite"),
         ([["a", "b"]], 1, None, "dtype"),
+        ([[2**62, 1]], 1, [2**62, 0], "do not fit into int64"),
     ],
 )
 def test_bad_input_is_refused_by_name(scores: object, k: int, bias: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         routing.top_k(scores, k, bias)  # type: ignore[arg-type]
+
+
+def test_weights_that_sum_to_zero_are_refused() -> None:
+    with pytest.raises(ValueError, match="token 1 sum to 0"):
+        routing.gate_weights([[0.5, 0.5], [0.0, 0.0]], [[0, 1], [1, 0]])
 
 
 def test_counts_must_be_integers() -> None:
