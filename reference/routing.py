@@ -159,7 +159,9 @@ def gate_weights(
     if normalise:
         total = weights.sum(axis=1, keepdims=True)
         if not total.all():
-            raise ValueError(f"the scores chosen by token {int(np.argmin(total != 0))} sum to 0: nothing to normalise by")
+            raise ValueError(
+                f"the scores chosen by token {int(np.argmin(total != 0))} sum to 0: nothing to normalise by"
+            )
         weights = weights / total
     return np.asarray(weights * scale, dtype=np.float64)
 
