@@ -172,8 +172,11 @@ def includes() -> list[Path]:
     return sorted(found)
 
 
-def cuda(source: str, arch: str = "sm_80", *options: str) -> str:
-    """PTX of CUDA C++ source through NVRTC.  Raises CompileError with the first error line."""
+def cuda(source: str, arch: str = "sm_80", *options: str, name: str = "kernel.cu") -> str:
+    """PTX of CUDA C++ source through NVRTC; `name` is the file that errors and line information speak of.
+
+    Raises CompileError with the first error line.
+    """
     from cuda.bindings import nvrtc
 
     def call(result: tuple[Any, ...]) -> Any:
@@ -184,7 +187,7 @@ def cuda(source: str, arch: str = "sm_80", *options: str) -> str:
     major, minor = capability(arch)
     names = [name.encode() for name in _HOST_HEADERS]
     texts = [(text or "").encode() for text in _HOST_HEADERS.values()]
-    program = call(nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", len(names), texts, names))
+    program = call(nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), len(names), texts, names))
     try:
         flags = [f"--gpu-architecture=compute_{major}{minor}".encode(), b"-lineinfo", *(o.encode() for o in options)]
         flags += [f"--include-path={folder}".encode() for folder in includes()]

@@ -172,12 +172,12 @@ def of_text(
     text = _text(file)
     sources = {}
     ptx = text
-    if file.suffix == ".cu":
-        try:
-            ptx = compiler.cuda(text, arch)
+    if file.suffix.lower() == ".cu":
+        try:  # headers beside the file are found, as by nvcc
+            ptx = compiler.cuda(text, arch, f"--include-path={file.parent}", name=file.name)
         except (compiler.CompileError, ValueError) as error:
             raise InputError(f"{path}: {error}") from None
-        sources["kernel.cu"] = text
+        sources[file.name] = text
     name = _entry(compiler.entries(ptx), entry, path)
     rng = np.random.default_rng(seed)
     buffers: dict[str, NDArray[Any]] = {}

@@ -59,6 +59,16 @@ def test_cuda_file(racy, clean):
     assert json.loads(good.stdout)["exploration"] == {"schedules": 4, "ok": True, "differences": []}
 
 
+def test_a_cuda_file_is_named_as_it_is_and_finds_the_headers_beside_it(tmp_path):
+    (tmp_path / "mine.h").write_text("#define TWICE(x) (2 * (x))\n")
+    (tmp_path / "MINE.CU").write_text(
+        '#include "mine.h"\nextern "C" __global__ void f(int *x) {\n    x[threadIdx.x + 1] = TWICE(x[threadIdx.x]);\n}\n'
+    )
+    done = run(str(tmp_path / "MINE.CU"), "--grid", "1", "--block", "32", "--arg", "i32[32]", "--plain")
+    assert done.exit_code == 1
+    assert "MINE.CU:3" in done.stdout
+
+
 def test_registers_are_those_of_this_kernel_in_a_module_of_several(tmp_path):
     path = tmp_path / "two.cu"
     path.write_text(
