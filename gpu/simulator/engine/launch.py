@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loadsparse.gpu.simulator.engine import layout as L
 from loadsparse.gpu.simulator.engine import runtime, scheduler
+from loadsparse.gpu.simulator.engine.arena import Memory, words
 from loadsparse.gpu.simulator.engine.compiled import Compiled, prepare
 from loadsparse.gpu.simulator.engine.lowering import Unsupported
 from loadsparse.gpu.simulator.engine.watch import EXHAUSTED, Watch
 from loadsparse.gpu.simulator.limits import LaunchError
 from loadsparse.gpu.simulator.request import COUNTERS, DEFAULT_BUDGET, Hazard, HazardKind, Outcome, Request
 
-Bytes = NDArray[np.uint8]
 _WORD = ctypes.c_int64
-
-
-class Memory:
-    """Zeroed, 64-byte aligned host memory that lives as long as this object."""
-
-    def __init__(self) -> None:
-        self.kept: list[Bytes] = []
-
-    def take(self, size: int) -> int:
-        """Address of `size` fresh bytes (and 64 spare ones, so that vector loads may read past the end)."""
-        raw = np.zeros(size + 128, np.uint8)
-        self.kept.append(raw)
-        return -(-raw.ctypes.data // 64) * 64
-
-    def hold(self, array: Bytes) -> int:
-        self.kept.append(array)
-        return int(array.ctypes.data)
-
-
-def _words(address: int, count: int) -> NDArray[np.int64]:
-    return np.ctypeslib.as_array((_WORD * count).from_address(address))
 
 
 def function(address: int, arguments: int) -> ctypes._FuncPointer:
@@ -64,12 +46,12 @@ class Worker:
 
 def _state(worker: Worker) -> NDArray[np.int64]:
     """The words of a worker (`L.K_...`)."""
-    return _words(worker.state, L.WORKER_BYTES // 8)
+    return words(worker.state, L.WORKER_BYTES // 8)
 
 
 def _stopped(worker: Worker) -> int:
     """1 + the hazard that stopped this worker, or 0."""
-    return int(_words(worker.state, 8)[L.K_STOPPED // 8])
+    return int(words(worker.state, 8)[L.K_STOPPED // 8])
 
 
 class Launch:
@@ -83,11 +65,11 @@ class Launch:
         self.request, self.compiled, self.exact = request, compiled, exact
         self.memory = Memory()
         self.halt = self.memory.take(8)
-        self.blocks = int(np.prod(request.grid, dtype=np.int64))
-        self.threads = int(np.prod(request.block, dtype=np.int64))
+        self.blocks = math.prod(request.grid)
+        self.threads = math.prod(request.block)
         self.warps = -(-self.threads // 32)
         self.table = self._table()
-        self.watch = Watch(request, compiled, exact, self.worker_count(), _words(self.table[0], self.table[1] * 8))
+        self.watch = Watch(request, compiled, exact, self.worker_count(), words(self.table[0], self.table[1] * 8))
         self.watch.record(recorded)
         parameters = np.zeros(max(compiled.param_bytes, request.parameters.size, 8), np.uint8)
         parameters[: request.parameters.size] = request.parameters
@@ -111,7 +93,7 @@ class Launch:
         if count > 2**20:
             raise ValueError("too many allocations")
         address = self.memory.take(count * L.T_ENTRY_BYTES)
-        table = _words(address, count * 8).reshape(count, 8)
+        table = words(address, count * 8).reshape(count, 8)
         for number, allocation in allocations.items():
             if number in (1, 2, 4) or allocation.data.size == 0:
                 continue
@@ -130,19 +112,21 @@ class Launch:
         memory, compiled = self.memory, self.compiled
         sites, blocks = compiled.instruction_count, compiled.block_count
         counters, counts = memory.take(sites * L.C_SITE_BYTES), memory.take((blocks + 1) * L.N_BYTES)
-        hazards = memory.take(L.H_RECORDS + L.H_CAPACITY * L.H_BYTES)
+        records = np.empty(L.H_RECORDS + L.H_CAPACITY * L.H_BYTES, np.uint8)
+        records[: L.H_RECORDS] = 0
+        hazards = memory.hold(records)
         state = memory.take(L.WORKER_BYTES)
-        words = _words(state, L.WORKER_BYTES // 8)
-        words[L.K_BUDGET // 8] = min(self.request.budget, 2**62)
-        words[L.K_HALT // 8] = self.halt
-        words[L.K_NUMBER // 8] = number
-        words[L.K_NARROW // 8] = compiled.narrow_scopes
-        words[L.K_LEVELS // 8] = max(1, -(-(self.blocks - 1).bit_length() // 5))
+        own = words(state, L.WORKER_BYTES // 8)
+        own[L.K_BUDGET // 8] = min(self.request.budget, 2**62)
+        own[L.K_HALT // 8] = self.halt
+        own[L.K_NUMBER // 8] = number
+        own[L.K_NARROW // 8] = compiled.narrow_scopes
+        own[L.K_LEVELS // 8] = max(1, -(-(self.blocks - 1).bit_length() // 5))
         worker = Worker(
             0,
             state,
-            _words(counters, sites * 8).reshape(sites, 8),
-            _words(counts, (blocks + 1) * 4).reshape(-1, 4),
+            words(counters, sites * 8).reshape(sites, 8),
+            words(counts, (blocks + 1) * 4).reshape(-1, 4),
             hazards,
         )
         worker.block = self.block(worker)
@@ -152,7 +136,7 @@ class Launch:
         """Memory of one live block."""
         request, memory, compiled = self.request, self.memory, self.compiled
         address = memory.take(L.BLOCK_BYTES)
-        b = _words(address, L.BLOCK_BYTES // 8)
+        b = words(address, L.BLOCK_BYTES // 8)
 
         def put(offset: int, value: int) -> None:
             b[offset // 8] = value
@@ -199,13 +183,13 @@ class Launch:
         put(L.B_PENDING_LOW, -1)
         warps = memory.take(self.warps * compiled.warp_bytes)
         put(L.B_WARPS, warps)
+        # word i of warp w: the index, and x, y, z of its threads
+        held = words(warps, self.warps * compiled.warp_bytes // 8).reshape(self.warps, -1)
+        held[:, L.W_INDEX // 8] = np.arange(self.warps)
         bx, by, _ = request.block
-        for index in range(self.warps):
-            base = warps + index * compiled.warp_bytes
-            _words(base + L.W_INDEX, 1)[0] = index
-            lane = np.arange(32 * index, 32 * index + 32)
-            tid = np.ctypeslib.as_array((ctypes.c_int32 * 96).from_address(base + L.W_TID)).reshape(3, 32)
-            tid[0], tid[1], tid[2] = lane % bx, lane // bx % by, lane // (bx * by)
+        tid = held.view(np.int32)[:, L.W_TID // 4 : L.W_TID // 4 + 96].reshape(self.warps, 3, 32)
+        rest, tid[:, 0] = np.divmod(np.arange(padded).reshape(self.warps, 32), bx)
+        tid[:, 2], tid[:, 1] = np.divmod(rest, by)
         return address
 
     def run(self) -> None:
@@ -217,11 +201,12 @@ class Launch:
         if threading.current_thread() is threading.main_thread():
             self._callback(first, L.K_HEAR, self._answers(lambda: 0))
         for worker in workers:
-            _words(worker.state, 8)[L.K_MASKED // 8] = self.compiled.masked.address
+            words(worker.state, 8)[L.K_MASKED // 8] = self.compiled.masked.address
             self._callback(worker, L.K_TRANSLATE, self._answers(self._translate))
             state = _state(worker)
-            self._callback(worker, L.K_FIRST_WRITE, self._answers(partial(self.watch.first_write, state)))
-            self._callback(worker, L.K_MORE, self._answers(partial(self.watch.more, state)))
+            if self.request.checks.races:
+                self._callback(worker, L.K_FIRST_WRITE, self._answers(partial(self.watch.first_write, state)))
+                self._callback(worker, L.K_MORE, self._answers(partial(self.watch.more, state)))
         try:
             if self.compiled.observable_order:
                 self._in_order(first)
@@ -243,25 +228,29 @@ class Launch:
         The threads hold this launch, and with it all memory that native code touches, until they end.
         """
         count, clear = len(workers), self.compiled.clear_bytes
+        started: list[int] = []
+        finished: list[int] = []
+        news = [_thread.allocate_lock() for _ in workers]
 
         def execute(number: int) -> None:
             self.run_blocks(workers[number].block, done + number, self.blocks, count, clear)
+            finished.append(number)
+            news[number].release()
 
-        threads = [threading.Thread(target=execute, args=(number,)) for number in range(1, count)]
         try:
-            for thread in threads:
-                thread.start()
-            execute(0)
+            for lock in news:
+                lock.acquire()
+            # `map` and `zip` run no bytecode, so no signal is heard between a thread's start and its entry in the list
+            started.extend(map(_thread.start_new_thread, repeat(execute), zip(range(1, count), strict=False)))
+            self.run_blocks(workers[0].block, done, self.blocks, count, clear)
         except BaseException as error:
             self._stop(error)
-        while any(thread.is_alive() for thread in threads):
-            try:
-                for thread in threads:
-                    # in steps: where a wait cannot be interrupted, a signal is heard between them
-                    while thread.is_alive():
-                        thread.join(0.2)
-            except BaseException as error:
-                self._stop(error)
+        for number in range(1, len(started) + 1):
+            while number not in finished:
+                try:  # in steps: where a wait cannot be interrupted, a signal is heard between them
+                    news[number].acquire(timeout=0.2)
+                except BaseException as error:
+                    self._stop(error)
 
     def _callback(self, worker: Worker, place: int, answers: Iterator[int]) -> None:
         """Lets native code resume a generator."""
@@ -298,7 +287,7 @@ class Launch:
         """Ends all native code at its next backward branch or end of a turn; `run` raises the first error."""
         self.failure = self.failure or error
         for worker in self.workers:
-            state = _words(worker.state, 8)
+            state = words(worker.state, 8)
             state[L.K_BUDGET // 8], state[L.K_STOPPED // 8] = 0, L.BUDGET + 1
 
     def worker_count(self) -> int:
@@ -369,9 +358,9 @@ class Launch:
         """Records of all workers: the lowest block's is the first occurrence."""
         merged: dict[tuple[str, int, int | None], Hazard] = {}
         for worker in workers:
-            count = int(_words(worker.hazards, 1)[0])
+            count = int(words(worker.hazards, 1)[0])
             fields = L.H_BYTES // 8
-            records = _words(worker.hazards + L.H_RECORDS, max(1, count) * fields).reshape(-1, fields)[:count]
+            records = words(worker.hazards + L.H_RECORDS, max(1, count) * fields).reshape(-1, fields)[:count]
             for kind, site, other, block, thread, address, size, detail, events, *theirs in records.tolist():
                 if other == -2:
                     site, other = self.compiled.ranges[site][0], -1
@@ -419,5 +408,6 @@ def run(request: Request) -> Outcome:
                 break
         launch.watch.restore()
     outcome = launch.outcome(time.perf_counter() - started - translating)
+    launch.memory.end_of_use()
     outcome.translate_seconds = translated + translating
     return outcome
