@@ -259,6 +259,32 @@ def test_called_bodies_in_place_compute_the_same() -> None:
     assert inline_calls(plain) is plain
 
 
+WIDTHS = (
+    HEAD
+    + """
+.func (.param .b64 r) sum (.param .b32 x, .param .b8 y, .param .b16 z)
+{ .reg .b64 %rd<6>; .reg .b16 %h<3>; ld.param.s32 %rd1, [x]; ld.param.s8 %h1, [y]; ld.param.u16 %rd2, [z];
+  cvt.s64.s16 %rd3, %h1; add.s64 %rd4, %rd1, %rd2; add.s64 %rd5, %rd4, %rd3; st.param.b64 [r], %rd5; ret; }
+.visible .entry k (.param .u64 out)
+{ .reg .b64 %rd<4>; .reg .b32 %r<2>; .reg .b16 %h<2>;
+  mov.b64 %rd1, 0x5fffffff0; mov.b32 %r1, 0xfe03; mov.b16 %h1, -2; ld.param.u64 %rd2, [out];
+  { .param .b32 a; .param .b8 b; .param .b16 c; .param .b64 d;
+    st.param.b32 [a], %rd1; st.param.b8 [b], %r1; st.param.b16 [c], %h1; call (d), sum, (a, b, c); ld.param.b64 %rd3, [d]; }
+  st.global.u64 [%rd2], %rd3; ret; }
+"""
+)
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "llvm"])
+def test_parameters_narrower_than_their_registers_are_cut_and_extended(engine: str) -> None:
+    placed = inline_calls(WIDTHS)
+    assert "call" not in placed.partition(".entry")[2]
+    for text in (WIDTHS, placed) if engine == "interpreter" else (placed,):
+        out = np.zeros(1, np.int64)
+        assert simulator.load(text)["k"].launch(1, 1, out, engine=engine).ok
+        assert out[0] == -16 + 3 + 65534
+
+
 def test_structures_stay_in_parameter_memory() -> None:
     pair = (
         HEAD

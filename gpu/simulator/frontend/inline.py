@@ -29,6 +29,7 @@ _TOKEN = re.compile(
     r"//[^\n]*|[{}]|(?P<before>\.param\s+[^;{}()]*?)(?P<declared>[\w$]+)(?P<after>\s*(?:\[[^\]]*\])?\s*;)"
     r"|(?<![\w$%.])(?P<name>[A-Za-z_$][\w$]*)"
 )
+_REGISTERS = re.compile(r"\.reg\s+\.[busf](\d+)\s+([^;]+);")
 _RETURN = re.compile(r"\bret(?:\.uni)?\s*;")
 _PLAIN = re.compile(r"[A-Za-z_$][\w$]*")
 
@@ -121,22 +122,53 @@ def _apart(text: str, numbers: Iterator[int]) -> str:
 
 def _in_registers(text: str) -> str:
     """A kernel without calls whose argument variables become registers; as it was if one of them is no plain scalar."""
-    widths: dict[str, set[str]] = {}
+    sizes: dict[str, set[str]] = {}
     for found in _LOCAL.finditer(text):
-        widths.setdefault(found[2], set()).add("array" if found[3] else found[1])
-    if not widths or _CALL.search(text) or any(len(sizes) > 1 or "array" in sizes for sizes in widths.values()):
+        sizes.setdefault(found[2], set()).add("array" if found[3] else found[1])
+    if not sizes or _CALL.search(text) or any(len(one) > 1 or "array" in one for one in sizes.values()):
         return text
+    widths = _register_widths(text)
     whole = True
 
     def move(found: re.Match[str]) -> str:
         nonlocal whole
         place = _PLACE.search(found[3])
-        if place is None or place[1] not in widths:
+        if place is None or place[1] not in sizes:
             return found[0]
-        kind = found[2].lstrip(".")
-        whole &= kind[1:] in widths[place[1]] and int(place[2] or 0) == 0
         before, after = found[3][: place.start()], found[3][place.end() :]
-        return f"mov.{'f' if kind[0] == 'f' else 'b'}{kind[1:]} {before}{place[1]}{after};"
+        other = (before + after).strip(" ,\t")
+        opcode = None
+        if found[2].lstrip(".")[1:] in sizes[place[1]] and int(place[2] or 0) == 0:
+            opcode = _transfer(found[1], found[2].lstrip("."), widths.get(other.rstrip("0123456789")), other)
+        whole &= opcode is not None
+        return f"{opcode} {before}{place[1]}{after};"
 
-    moved = _LOCAL.sub(r".reg .b\1 \2;", _ACCESS.sub(move, text))
+    # registers have no 8 bits
+    moved = _LOCAL.sub(lambda local: f".reg .b{max(int(local[1]), 16)} {local[2]};", _ACCESS.sub(move, text))
     return moved if whole else text
+
+
+def _register_widths(text: str) -> dict[str, int | None]:
+    """Bits of the registers by name, without the number at its end; None where it has several."""
+    widths: dict[str, int | None] = {}
+    for bits, names in _REGISTERS.findall(text):
+        for name in _listed(names):
+            stem = name.partition("<")[0].strip().rstrip("0123456789")
+            widths[stem] = int(bits) if widths.get(stem, int(bits)) == int(bits) else None
+    return widths
+
+
+def _transfer(direction: str, kind: str, width: int | None, other: str) -> str | None:
+    """What moves a value between an argument variable of type `kind` and a register of `width` bits, as ld and st do it.
+
+    A load extends and a store cuts where the register is wider.
+    """
+    size = int(kind[1:])
+    if width is None:
+        return None if other.startswith("%") or size == 8 else f"mov.b{size}"  # a number
+    if width == size:
+        return f"mov.{'f' if kind[0] == 'f' else 'b'}{size}"
+    if width < size or kind[0] == "f":
+        return None
+    sign = "s" if kind[0] == "s" else "u"
+    return f"cvt.{sign}{width}.{sign}{size}" if direction == "ld" else f"cvt.u{max(size, 16)}.u{width}"
