@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from loadsparse.gpu import compiler, simulator
+from loadsparse.gpu.simulator.engine import watch
 
 SOURCE = (Path(__file__).parent / "races.cu").read_text()
 ARCH = "sm_80"
@@ -75,3 +76,41 @@ def test_clean_twins_are_silent_in_other_orders(ptx, name):
 def test_there_are_enough_planted_races():
     assert sum(bool(lines(name)[0]) for name in KERNELS) >= 25
     assert sum(not lines(name)[0] for name in KERNELS) >= 15
+
+
+SMOOTH = """
+#include <cooperative_groups.h>
+extern "C" __global__ void smooth(const float *x, float *a, float *b, int n, int steps) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    a[i] = x[i];
+    for (int s = 0; s < steps; ++s) {
+        cooperative_groups::this_grid().sync();
+        b[i] = 0.5f * a[i] + 0.25f * (a[(i + 1) % n] + a[(i + n - 1) % n]);
+        float *t = a; a = b; b = t;
+    }
+}
+"""
+
+
+def test_a_kernel_that_synchronises_the_grid_often_needs_little_history(monkeypatch):
+    kept, restore = [], watch.Watch.restore
+
+    def measured(self):
+        kept.append(sum(chunk.nbytes for chunk in self.chunks))
+        restore(self)
+
+    monkeypatch.setattr(watch.Watch, "restore", measured)
+    n, steps = 512, 40
+    x = np.random.default_rng(0).random(n).astype(np.float32)
+    a, b = np.zeros_like(x), np.zeros_like(x)
+    (kernel,) = simulator.load(compiler.cuda(SMOOTH, ARCH), ARCH).values()
+    report = kernel.launch(n // 64, 64, x, a, b, np.int32(n), np.int32(steps), engine="llvm")
+    assert report.ok, report
+    y = x
+    for _ in range(steps):
+        y = np.float32(0.5) * y + np.float32(0.25) * (np.roll(y, -1) + np.roll(y, 1))
+    np.testing.assert_array_equal(a, y)
+    assert kept
+    assert (
+        max(kept) <= 2 * watch.CHUNK
+    )  # views that say the same are shared: what is known, not how often it was learnt

@@ -69,28 +69,36 @@ def merged(B: int, first: int, second: int, level: int) -> int:
     if level == 0:
         return merged_clocks(B, first, second)
     node = take_node(B)
-    differs = 0
+    as_first = 1
+    as_second = 1
     for i in range(0, L.NODE_BYTES, 8):
         child = merged(B, load64(first + i), load64(second + i), level - 1)
-        if child != load64(first + i):
-            differs = 1
+        as_first = as_first & (child == load64(first + i))
+        as_second = as_second & (child == load64(second + i))
         store64(node + i, child)
-    if differs:
+    if (as_first | as_second) == 0:
         return node
     worker = load64(B + L.B_WORKER)
     store64(node, load64(worker + L.K_FREE_NODE))
     store64(worker + L.K_FREE_NODE, node)
-    return first
+    if as_first:
+        return first
+    return second
 
 
 def merged_clocks(B: int, first: int, second: int) -> int:
     threads = load64(B + L.B_WARP_COUNT) * 32
+    earlier = 0
     later = 0
     for i in range(0, 4 * threads, 4):
         if load32(second + i) > load32(first + i):
             later = 1
+        elif load32(second + i) < load32(first + i):
+            earlier = 1
     if later == 0:
         return first
+    if earlier == 0:
+        return second
     clocks = reserve(B, 4 * threads)
     for i in range(0, 4 * threads, 4):
         store32(clocks + i, smax(load32(first + i), load32(second + i)))
