@@ -35,6 +35,7 @@ def counted(report: Any) -> Counts:
         metrics["smsp__inst_executed_pipe_tensor_op_hmma.sum"],
         sum(row["executions"] for row in report.lines if re.match(r"(@\S+\s+)?popc\b", row["ptx"].strip())),
         metrics["barriers"],
+        *(metrics[f"inst_executed_pipe_{pipe}"] for pipe in ("alu", "fma", "lsu")),
     )
 
 
@@ -102,7 +103,7 @@ def main(names: list[str]) -> None:
     path = DATA / "counts.json"
     known = json.loads(path.read_text(encoding="utf-8"))["kernels"] if path.exists() else {}
     known |= {name: count(name) for name in names or DENSITIES}
-    order = "instructions, shared wavefronts, mma, popc, barriers (per warp)"
+    order = "instructions, shared wavefronts, mma, popc, barriers (per warp), alu, fma, lsu"
     body = {"arch": ARCH, "unit": f"per step of a block and per block: {order}", "kernels": known}
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(body, indent=1).replace("\n     ", " ") + "\n", encoding="utf-8")

@@ -22,7 +22,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "registers_per_sm": (8192, 1 << 20), "register_unit": (32, 4096),
     "shared_per_sm": (16384, 1 << 20), "shared_per_block": (16384, 1 << 20),
     "shared_unit": (1, 4096), "shared_reserved": (0, 8192), "shared_bytes_per_clock": (32, 1024),
-    "popc_lanes_per_clock": (1, 128), "tensor_tflops": (1, 1e5), "fp32_tflops": (0.5, 1e4),
+    "popc_lanes_per_clock": (1, 128), "alu_lanes_per_clock": (1, 1024), "fma_lanes_per_clock": (1, 1024),
+    "lsu_lanes_per_clock": (1, 1024), "tensor_tflops": (1, 1e5), "fp32_tflops": (0.5, 1e4),
     "dram_peak_gbs": (50, 1e5), "dram_read_gbs": (20, 1e5), "memory_gib": (1, 4096), "l2_mib": (0.25, 4096),
     "l2_gbs": (50, 1e6), "nvlink_gbs": (0, 1e5), "mma_interval": (1, 1024), "dram_latency": (50, 5000),
     "mma_latency": (1, 1000),
@@ -39,7 +40,8 @@ class Gpu:
         registers_per_sm, register_unit            32-bit registers; granularity per warp
         shared_per_sm, shared_per_block            bytes; shared_unit is the granularity, shared_reserved is taken per block
         shared_bytes_per_clock                     per multiprocessor: one wavefront a clock
-        popc_lanes_per_clock                       per multiprocessor
+        alu_lanes_per_clock, fma_lanes_per_clock   per multiprocessor: integers and logic; FP32 and integer multiply-add
+        lsu_lanes_per_clock, popc_lanes_per_clock  per multiprocessor: loads and stores; population counts
         tensor_tflops, fp32_tflops                 dense FP16 with FP32 accumulation; CUDA cores
         dram_peak_gbs, dram_read_gbs               GB/s: data sheet, and what good kernels read
         memory_gib, l2_mib, l2_gbs                 GiB, MiB, GB/s
@@ -64,6 +66,9 @@ class Gpu:
     shared_reserved: int
     shared_bytes_per_clock: float
     popc_lanes_per_clock: float
+    alu_lanes_per_clock: float
+    fma_lanes_per_clock: float
+    lsu_lanes_per_clock: float
     tensor_tflops: float
     fp32_tflops: float
     dram_peak_gbs: float

@@ -5,10 +5,11 @@ For a tiled kernel (see `tile`), with r blocks resident on a multiprocessor and 
     issue    = instructions / (4 min(1, w / latency))     a warp issues once per `issue_latency` cycles
     exposed  = steps * barriers * exposed_share * dram latency / steps ahead    what no other work of the block hides
     shared   = wavefronts                                 one per clock
-    tensor   = mma * interval / 4;   popc = 32 popc / lanes per clock
+    tensor   = mma * interval / 4
+    alu, fma, lsu, popc = 32 instructions of the pipe / its lanes per clock
     dram     = (A + B + C) / read bandwidth;   l2 = (A + B once per row of blocks + C) / L2 bandwidth
 
-    time = call + reduction of split K + ((issue + exposed)^p + shared^p + tensor^p + popc^p + dram^p + l2^p)^(1/p)
+    time = call + reduction of split K + ((issue + exposed)^p + sum of pipe^p + dram^p + l2^p)^(1/p)
 
 Blocks run in waves of r per multiprocessor; the last wave has what is left.  The seven fitted constants are in
 data/fitted.json; the rest is counted, or stands in the GPU's description.
@@ -25,6 +26,7 @@ from typing import Any, Literal
 from loadsparse.gpu.perfmodel import tile as tiles
 from loadsparse.gpu.perfmodel.constants import Constants, fitted
 from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError, load
+from loadsparse.gpu.perfmodel.pipes import PIPES, busy
 from loadsparse.gpu.perfmodel.tile import COUNTED_PEERS, OURS, Tile, encoded_bytes, sparta_rest
 
 NAMES = ("cublas", "flash-llm", "sparta", "sputnik", "spinfer", "twofour", "lscd", "bitmap")
@@ -39,7 +41,8 @@ TESTED = (7168, 49152)
 class Prediction:
     """Predicted seconds of one call.
 
-    bound             the longest part: "dram", "l2", "issue", "shared", "tensor", "popc", "cuda cores", "latency", "call", ...
+    bound             the longest part: "dram", "l2", "issue", "shared", "tensor", "alu", "fma", "lsu", "popc", "cuda cores",
+                      "latency", "call", ...
     roofline_seconds  the plain roofline: max(bytes / peak bandwidth, 2 m n k / peak Tensor Core rate)
     low, high         seconds between which hardware is expected
     parts             seconds of every part of the model
@@ -263,13 +266,13 @@ def tiled(
     waves = [(resident, full)] + ([(-(-left // gpu.sms), 1)] if left else [])
     barriers = shape.step.barriers / (shape.threads / 32)
     exposed = steps * barriers * constants.exposed_share * gpu.dram_latency / shape.ahead
-    cycles = dict.fromkeys(("issue", "shared", "tensor", "popc"), 0.0)
+    cycles = dict.fromkeys(("issue", *PIPES), 0.0)
+    per_block = busy(counts, gpu)
     for together, times in waves:
         rate = min(1.0, together * shape.threads / 128 / constants.issue_latency)
         cycles["issue"] += times * (together * counts.instructions / 4 / rate + exposed)
-        cycles["shared"] += times * together * counts.wavefronts * 128 / gpu.shared_bytes_per_clock
-        cycles["tensor"] += times * together * counts.mma * gpu.mma_interval / 4
-        cycles["popc"] += times * together * counts.popc * 32 / gpu.popc_lanes_per_clock
+        for pipe, spent in per_block.items():
+            cycles[pipe] += times * together * spent
     parts = {name: value / gpu.hertz for name, value in cycles.items()}
     b, c = 2.0 * k * n, 2.0 * m * n
     partials = splits * shape.partial_bytes * m * n * 2 if splits > 1 else 0  # written and read again, through L2

@@ -23,6 +23,7 @@ from loadsparse.gpu.perfmodel import tile as tiles
 from loadsparse.gpu.perfmodel.constants import fitted
 from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError, load
 from loadsparse.gpu.perfmodel.kernel import canonical, norm
+from loadsparse.gpu.perfmodel.pipes import busy
 from loadsparse.gpu.perfmodel.tile import COUNTED_PEERS, OURS, encoded_bytes
 from loadsparse.reference import balancing, traces
 from loadsparse.reference import routing as route
@@ -166,9 +167,7 @@ def _spread(kernel: str, m: int, n: int, k: int, density: float, gpu: Gpu) -> di
             / shape.ahead
         )
         parts["issue"] = (counts.instructions / 4 / rate + exposed * blocks / gpu.sms / resident) / gpu.hertz
-        parts["shared"] = counts.wavefronts * 128 / gpu.shared_bytes_per_clock / gpu.hertz
-        parts["tensor"] = counts.mma * gpu.mma_interval / 4 / gpu.hertz
-        parts["popc"] = counts.popc * 32 / gpu.popc_lanes_per_clock / gpu.hertz
+        parts |= {pipe: spent / gpu.hertz for pipe, spent in busy(counts, gpu).items()}
     elif kernel == "cublas":
         parts["tensor"] = 2.0 * m * n * k / (0.85 * gpu.tensor_tflops * 1e12)
     elif kernel == "sputnik":

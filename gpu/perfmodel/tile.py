@@ -19,17 +19,23 @@ from loadsparse.gpu.perfmodel.gpu import DATA, PerfError
 
 OURS = ("bitmap", "lscd")
 COUNTED_PEERS = ("flash-llm", "spinfer")
+ALIKE = {"flash-llm": "lscd", "spinfer": "bitmap"}
+"""Counted peer -> our kernel whose mix of pipes stands in for its own."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Warp instructions, shared-memory wavefronts, Tensor Core and population-count instructions, barriers (per warp)."""
+    """Warp instructions, shared-memory wavefronts, Tensor Core and population-count instructions, barriers (per warp),
+    and the instructions of the integer-and-logic, the multiply-add and the load-store pipe."""
 
     instructions: float = 0.0
     wavefronts: float = 0.0
     mma: float = 0.0
     popc: float = 0.0
     barriers: float = 0.0
+    alu: float = 0.0
+    fma: float = 0.0
+    lsu: float = 0.0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(a + b for a, b in zip(self.values(), other.values(), strict=True)))
@@ -41,7 +47,9 @@ class Counts:
 
     def values(self) -> tuple[float, ...]:
         """The numbers in the order of the fields."""
-        return (self.instructions, self.wavefronts, self.mma, self.popc, self.barriers)
+        return (
+            self.instructions, self.wavefronts, self.mma, self.popc, self.barriers, self.alu, self.fma, self.lsu,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -169,7 +177,11 @@ def _peer(kernel: str, n: int, density: float) -> Tile:
         shared -= saved / 32 * density * rows * 64
     mma = rows / 16 * 4 * width / 8
     popc = entry.get("popc", 0.0) * per_step
-    step = Counts(at(instructions, density), shared, mma, popc, 4.0 * barriers)
+    # nobody published which pipes the instructions use: as those of our kernel that decodes in the same way
+    alike = _ours(ALIKE[kernel], width, density).step
+    issued = at(instructions, density)
+    alu, fma, lsu = (issued * part / alike.instructions for part in (alike.alu, alike.fma, alike.lsu))
+    step = Counts(issued, shared, mma, popc, 4.0 * barriers, alu, fma, lsu)
     shared_bytes = entry["shared_bytes"] + (0 if kernel == "flash-llm" else int(2 * 2 * density * rows * 64))
     return Tile(
         rows, width, 64, 128, entry["registers"], shared_bytes, ahead, step, Counts(), "published", width >= n, 2
