@@ -129,7 +129,10 @@ def command(
     output: Annotated[int, typer.Option(help="Tokens of the answer (with --model).")] = 512,
     routing: Annotated[
         str,
-        typer.Option(help="Popularity of a MoE's experts: uniform, 1/rank, or trace:sign-1e-3/2 of a trained layer."),
+        typer.Option(
+            help="Popularity of a MoE's experts: uniform, 1/rank, trace:sign-1e-3/2 of a trained layer, or "
+            "trace:mine.npz:ARM/LAYER of a file that loadsparse.reference.traces.save wrote."
+        ),
     ] = "uniform",
     balancer: Annotated[
         str | None,

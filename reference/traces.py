@@ -10,12 +10,14 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from loadsparse.reference import routing
 
+MOST_BYTES = 1 << 30  # of a file, unpacked
 _PACKAGED = Path(__file__).parent / "data" / "deepseekmoe_traces.npz"
 
 
@@ -60,23 +62,32 @@ def load(path: str | Path | None = None) -> dict[str, Trace]:
     """
     file = _PACKAGED if path is None else Path(path)
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
-            if not isinstance(found, np.lib.npyio.NpzFile):
-                raise ValueError("it is one array")
-            names = sorted(name.removesuffix("/scores") for name in found.files if name.endswith("/scores"))
-            if not names:
-                raise ValueError("it holds no array NAME/LAYER/scores")
-            return {
-                name: Trace(
-                    name,
-                    found[f"{name}/scores"].astype(np.float16),
-                    found[f"{name}/choices"].astype(np.int64),
-                    found[f"{name}/bias"].astype(np.float64),
-                )
-                for name in names
-            }
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        with file.open("rb") as stream:
+            with zipfile.ZipFile(stream) as archive:
+                if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
+                    raise ValueError(f"unpacked it has more than {MOST_BYTES} bytes")
+            stream.seek(0)
+            return _read(stream)
+    except (OSError, EOFError, KeyError, MemoryError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{file} is no file of traces: {error}") from None
+
+
+def _read(stream: BinaryIO) -> dict[str, Trace]:
+    with np.load(stream, allow_pickle=False) as found:
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            raise ValueError("it is one array")
+        names = sorted(name.removesuffix("/scores") for name in found.files if name.endswith("/scores"))
+        if not names:
+            raise ValueError("it holds no array NAME/LAYER/scores")
+        return {
+            name: Trace(
+                name,
+                found[f"{name}/scores"].astype(np.float16),
+                found[f"{name}/choices"].astype(np.int64),
+                found[f"{name}/bias"].astype(np.float64),
+            )
+            for name in names
+        }
 
 
 def get(name: str, path: str | Path | None = None) -> Trace:
@@ -90,6 +101,16 @@ def get(name: str, path: str | Path | None = None) -> Trace:
     if name not in known:
         raise ValueError(f"unknown trace {name!r}; known: {', '.join(known)}")
     return known[name]
+
+
+def find(text: str) -> Trace:
+    """The trace that a text names: ARM/LAYER of the packaged ones, or FILE.npz:ARM/LAYER of a file of your own (`save`).
+
+    >>> find("sign-1e-3/2").name
+    'sign-1e-3/2'
+    """
+    path, colon, name = text.rpartition(":")
+    return get(name, path if colon else None)
 
 
 def save(path: str | Path, traces: dict[str, Trace]) -> None:

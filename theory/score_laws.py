@@ -120,8 +120,8 @@ def load(path: str | Path, name: str | None = None) -> Array:
 
 
 def named(text: str, seed: int = 0) -> Array:
-    """Scores by name: a .npy or .npz file, ``trace:ARM/LAYER`` of a trained layer (`reference.traces`), or
-    ``skewed:T,E`` or ``skewed:T,E,SKEW`` drawn from `skewed` with the seed.
+    """Scores by name: a .npy or .npz file, ``trace:ARM/LAYER`` or ``trace:FILE.npz:ARM/LAYER`` of a trained layer
+    (`reference.traces`), or ``skewed:T,E`` or ``skewed:T,E,SKEW`` drawn from `skewed` with the seed.
 
     Raises ValueError that says what is wrong.
 
@@ -129,7 +129,7 @@ def named(text: str, seed: int = 0) -> Array:
     (5, 4)
     """
     if text.startswith("trace:"):
-        return traces.get(text.removeprefix("trace:")).scores.astype(np.float32)
+        return traces.find(text.removeprefix("trace:")).scores.astype(np.float32)
     if not text.startswith("skewed:"):
         return load(text)
     try:

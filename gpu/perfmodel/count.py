@@ -21,8 +21,13 @@ ARCH, STEPS, ROWS = "sm_80", (4, 8), 256
 WIDTHS = (1, 2, 4, 8)
 # LIMITS: density up to which a run holds
 # kernel -> runs of densities that one compiled variant serves, with the kinks: 0.25 fills the registers that lscd stages in
-DENSITIES = {"lscd": ((0.0, 0.1, 0.2, 0.25, 0.3, 0.5, 1.0),), "bitmap": ((0.0, 0.1, 0.2), (0.25, 0.4, 0.5, 1.0))}
-LIMITS = {"lscd": (1.0,), "bitmap": (0.22, 1.0)}
+# or, for adaptive, the encoding that random tiles take: delta, bitmap, dense
+DENSITIES = {
+    "lscd": ((0.0, 0.1, 0.2, 0.25, 0.3, 0.5, 1.0),),
+    "bitmap": ((0.0, 0.1, 0.2), (0.25, 0.4, 0.5, 1.0)),
+    "adaptive": ((0.0, 0.02, 0.05, 0.1, 0.12, 0.16), (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 0.9), (0.95, 1.0)),
+}
+LIMITS = {"lscd": (1.0,), "bitmap": (0.22, 1.0), "adaptive": (0.18, 0.92, 1.0)}
 
 
 def counted(report: Any) -> Counts:
@@ -53,7 +58,8 @@ def measure(kernel: Any, panels: int, density: float, engine: str = "auto") -> d
     for along in STEPS:
         a = random_weights(ROWS, 64 * along, density)
         b = np.random.default_rng(1).standard_normal((a.shape[1], 8 * panels)).astype(np.float16)
-        launch = kernel.plan(kernel.encode(a), b, arch=ARCH, split_k=1)
+        encoded = kernel.encode(a)
+        launch = kernel.plan(encoded, b, arch=ARCH, split_k=1)
         _, report = launch.run(engine=engine)
         if not report.ok:
             raise RuntimeError(f"{kernel.name}: {report.hazards[0]}")
@@ -65,7 +71,9 @@ def measure(kernel: Any, panels: int, density: float, engine: str = "auto") -> d
     return {
         "density": density,
         "shared_bytes": max(one.shared_bytes for one in steps),
-        "rows": ROWS // blocks,
+        "bytes": round(encoded.nbytes / a.size, 4),
+        "rows": ROWS // steps[0].grid[0],
+        "columns": 8 * panels // steps[0].grid[1],
         "threads": int(np.prod(steps[0].block)),
         "ahead": _ahead(steps[0].ptx),
         "ptx": steps[0].ptx,
@@ -86,27 +94,25 @@ def count(name: str) -> dict[str, Any]:
     kernel, by_width = kernels.get(name), {}
     for panels in WIDTHS:
         points: list[dict[str, Any]] = []
-        registers = 0
         for variant, (run, upto) in enumerate(zip(DENSITIES[name], LIMITS[name], strict=True)):
             for density in run:
                 point = measure(kernel, panels, density)
-                registers = max(registers, compiler.resources(point.pop("ptx"), ARCH)["registers"])
-                rows, threads = point.pop("rows"), point.pop("threads")
-                points.append({**point, "variant": variant, "upto": upto})
-        by_width[str(panels)] = {"rows": rows, "threads": threads, "registers": registers, "points": points}
+                registers = compiler.resources(point.pop("ptx"), ARCH)["registers"]
+                points.append({**point, "registers": registers, "variant": variant, "upto": upto})
+        by_width[str(panels)] = points
         print(name, panels, flush=True)
     return by_width
 
 
 def main(names: list[str]) -> None:
     """Count the named kernels (default: all) and write the file anew, keeping the others."""
-    path = DATA / "counts.json"
+    path = (DATA / "counts.json").resolve()  # a development install links to the file
     known = json.loads(path.read_text(encoding="utf-8"))["kernels"] if path.exists() else {}
     known |= {name: count(name) for name in names or DENSITIES}
     order = "instructions, shared wavefronts, mma, popc, barriers (per warp), alu, fma, lsu"
     body = {"arch": ARCH, "unit": f"per step of a block and per block: {order}", "kernels": known}
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(body, indent=1).replace("\n     ", " ") + "\n", encoding="utf-8")
+    fresh.write_text(json.dumps(body, indent=1).replace("\n    ", " ") + "\n", encoding="utf-8")
     os.replace(fresh, path)
 
 

@@ -180,6 +180,7 @@ def end_to_end(
     if (shape.kv_heads % gpus and gpus % shape.kv_heads) or shape.heads % gpus:
         raise PerfError(f"{gpus} GPUs cannot share the {shape.heads} heads of {shape.name}: choose a divisor")
     kernels.check_shape(1, 1, 1, sparsity)
+    kernels.check_holds(name, sparsity)
     density = 1 - sparsity
     needs = memory(shape, name, gpus, batch, device, sparsity, prompt + output, prompt)
     routed = moe.Routing(routing) if isinstance(routing, str) else routed_as_given(routing)

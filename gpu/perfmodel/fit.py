@@ -125,7 +125,7 @@ def main() -> None:
         for kernel, group in GROUPS.items()
         for name, (_, _, unit, meaning) in group.items()
     }
-    path = DATA / "fitted.json"
+    path = (DATA / "fitted.json").resolve()  # a development install links to the file
     fresh = path.with_suffix(".new")
     fresh.write_text(
         json.dumps({"rows": "flash_llm_a100_opt66b.csv", "constants": table, "spread": spread}, indent=1) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -112,6 +113,13 @@ class Gpu:
                 f"{where}: an m16n8k16 every {self.mma_interval} cycles gives {issued:.0f} TFLOP/s, "
                 f"more than tensor_tflops {self.tensor_tflops}"
             )
+
+    def changed(self, **values: float) -> Gpu:
+        """This GPU with other values, for what-if questions: they need not be those of a GPU that may exist."""
+        other = copy(self)
+        for name, value in values.items():
+            object.__setattr__(other, name, value)
+        return other
 
     @property
     def hertz(self) -> float:

@@ -29,7 +29,7 @@ from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError, load
 from loadsparse.gpu.perfmodel.pipes import PIPES, busy
 from loadsparse.gpu.perfmodel.tile import COUNTED_PEERS, OURS, Tile, encoded_bytes, sparta_rest
 
-NAMES = ("cublas", "flash-llm", "sparta", "sputnik", "spinfer", "twofour", "lscd", "bitmap")
+NAMES = ("cublas", "flash-llm", "sparta", "sputnik", "spinfer", "twofour", "lscd", "bitmap", "adaptive")
 """Kernels that can be predicted."""
 ALIASES = {"dense": "cublas", "flashllm": "flash-llm"}
 CacheState = Literal["warm", "flushed"]
@@ -111,6 +111,12 @@ def is_whole(value: Any, least: int, most: int) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
 
 
+def check_holds(kernel: str, sparsity: float) -> None:
+    """Raise PerfError where a kernel's format cannot hold a random matrix of this sparsity."""
+    if kernel == "twofour" and sparsity < 0.5:
+        raise PerfError(f"twofour keeps 2 of 4: sparsity is at least 0.5, not {sparsity:g}; sparta holds the rest")
+
+
 def check_shape(m: int, n: int, k: int, sparsity: float) -> None:
     """Raise PerfError unless m, n, k are positive whole numbers and 0 <= sparsity <= 1."""
     for name, size in (("M", m), ("N", n), ("K", k)):
@@ -143,6 +149,7 @@ def predict(
     check_shape(m, n, k, sparsity)
     kernel, device, values = canonical(kernel), load(gpu), constants or fitted()
     m, n, k, sparsity = int(m), int(n), int(k), float(sparsity)
+    check_holds(kernel, sparsity)
     if split_k is not None and not is_whole(split_k, 1, 2**31 - 1):
         raise PerfError(f"split_k must be a positive whole number or None, got {split_k!r}")
     if l2 not in ("warm", "flushed"):
@@ -345,25 +352,27 @@ def sensitivities(
 ) -> dict[str, float]:
     """What if: relative change of the time when one thing is made better by `change`.  -0.05 means 5% faster.
 
-    Things of the GPU: DRAM and L2 bandwidth, clock, multiprocessors (whole ones), shared-memory wavefronts and population
-    counts per clock.  Things of the software: the cost of a call, latency left in sight at barriers and between instructions.
+    Things of the GPU: DRAM and L2 bandwidth, clock, multiprocessors (whole ones), shared-memory wavefronts, integer and
+    logic instructions and population counts per clock.  Things of the software: the cost of a call, latency left in sight
+    at barriers and between instructions.
     """
     device, values = load(gpu), fitted()
     base = predict(kernel, m, n, k, sparsity, device).seconds
     more = 1 + change
     variants: dict[str, tuple[Gpu, Constants]] = {
         "dram bandwidth": (_faster_memory(device, more), values),
-        "l2 bandwidth": (replace(device, l2_gbs=device.l2_gbs * more), values),
+        "l2 bandwidth": (device.changed(l2_gbs=device.l2_gbs * more), values),
         "clock": (
-            replace(device, clock_mhz=device.clock_mhz * more, tensor_tflops=device.tensor_tflops * more),
+            device.changed(clock_mhz=device.clock_mhz * more, tensor_tflops=device.tensor_tflops * more),
             values,
         ),
         "multiprocessors": (
-            replace(device, sms=round(device.sms * more), tensor_tflops=device.tensor_tflops * more),
+            device.changed(sms=round(device.sms * more), tensor_tflops=device.tensor_tflops * more),
             values,
         ),
-        "shared memory": (replace(device, shared_bytes_per_clock=device.shared_bytes_per_clock * more), values),
-        "population counts": (replace(device, popc_lanes_per_clock=device.popc_lanes_per_clock * more), values),
+        "shared memory": (device.changed(shared_bytes_per_clock=device.shared_bytes_per_clock * more), values),
+        "integer and logic": (device.changed(alu_lanes_per_clock=device.alu_lanes_per_clock * more), values),
+        "population counts": (device.changed(popc_lanes_per_clock=device.popc_lanes_per_clock * more), values),
         "call": (device, replace(values, call=values.call / more)),
         "exposed latency": (device, replace(values, exposed_share=values.exposed_share / more)),
         "issue latency": (device, replace(values, issue_latency=values.issue_latency / more)),
@@ -376,4 +385,4 @@ def sensitivities(
 
 def _faster_memory(gpu: Gpu, more: float) -> Gpu:
     read, peak = gpu.dram_read_gbs * more, gpu.dram_peak_gbs * more
-    return replace(gpu, dram_read_gbs=read, dram_peak_gbs=peak, l2_gbs=max(gpu.l2_gbs, read))
+    return gpu.changed(dram_read_gbs=read, dram_peak_gbs=peak, l2_gbs=max(gpu.l2_gbs, read))

@@ -32,7 +32,7 @@ def predict_mine(kernel: Any, m: int, n: int, k: int, sparsity: float, gpu: str 
     registers = compiler.resources(point["ptx"], count.ARCH)["registers"]
     shape = Tile(
         point["rows"],
-        8 * panels,
+        point["columns"],
         64,
         point["threads"],
         registers,

@@ -40,8 +40,8 @@ SAMPLE = 1 << 16
 class Routing:
     """How tokens choose experts: score = log popularity + Gumbel noise + bias, the K best; or as a trained layer did.
 
-    popularity  "uniform", "1/rank" (the r-th most popular expert is wanted in proportion to 1/r), or "trace:ARM/LAYER":
-                tokens drawn from a trace of `reference.traces`, with the bias of its training
+    popularity  "uniform", "1/rank" (the r-th most popular expert is wanted in proportion to 1/r), "trace:ARM/LAYER" or
+                "trace:FILE.npz:ARM/LAYER": tokens drawn from a trace (`reference.traces`), with the bias of its training
     balancer    None, or a name of `balancing.BALANCERS` that first learns a bias on 600 batches of 512 tokens
     """
 
@@ -54,7 +54,8 @@ class Routing:
             _trace(self.popularity)
         elif self.popularity not in POPULARITIES:
             raise PerfError(
-                f"unknown popularity {self.popularity!r}: known are {', '.join(POPULARITIES)}, {TRACE}ARM/LAYER"
+                f"unknown popularity {self.popularity!r}: known are {', '.join(POPULARITIES)}, {TRACE}ARM/LAYER, "
+                f"{TRACE}FILE.npz:ARM/LAYER"
             )
         if self.balancer is not None and self.balancer not in balancing.BALANCERS:
             raise PerfError(f"unknown balancer {self.balancer!r}: known are {', '.join(balancing.BALANCERS)}")
@@ -63,7 +64,7 @@ class Routing:
 @lru_cache(maxsize=16)
 def _trace(popularity: str) -> traces.Trace:
     try:
-        return traces.get(popularity.removeprefix(TRACE))
+        return traces.find(popularity.removeprefix(TRACE))
     except ValueError as error:
         raise PerfError(str(error)) from None
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from loadsparse.gpu.perfmodel.gpu import DATA, PerfError
 
-OURS = ("bitmap", "lscd")
+OURS = ("adaptive", "bitmap", "lscd")
 COUNTED_PEERS = ("flash-llm", "spinfer")
 ALIKE = {"flash-llm": "lscd", "spinfer": "bitmap"}
 """Counted peer -> our kernel whose mix of pipes stands in for its own."""
@@ -96,6 +96,11 @@ def encoded_bytes(kernel: str, m: int, k: int, density: float) -> float:
     if kernel == "bitmap":
         tiles = -(-m // 64) * -(-k // 64)
         return tiles * (4 + 8 + 512 + 4 + 7) + 2 * density * elements  # 7: half a unit of padding
+    if kernel == "adaptive":
+        points = _data("counts")["kernels"]["adaptive"]["1"]
+        low, high = next((two for two in pairwise(points) if density <= two[1]["density"]), points[-2:])
+        weight = (density - low["density"]) / (high["density"] - low["density"])
+        return float((1 - weight) * low["bytes"] + weight * high["bytes"]) * elements
     if kernel == "spinfer":
         return 2 * density * elements + elements / 8
     if kernel == "sputnik":
@@ -130,12 +135,12 @@ def _ours(kernel: str, n: int, density: float) -> Tile:
     by_panels = _data("counts")["kernels"][kernel]
     panels = min(-(-n // 8), 8)
     chosen = min(int(p) for p in by_panels if int(p) >= panels)
-    entry = by_panels[str(chosen)]
-    below, above, weight = _between(entry["points"], density)
+    below, above, weight = _between(by_panels[str(chosen)], density)
     lower, upper = _counts(below), _counts(above)
     step, block = ((1 - weight) * low + weight * high for low, high in zip(lower, upper, strict=True))
+    columns = below["columns"] if below["columns"] < 8 * chosen else 8 * panels
     return Tile(
-        entry["rows"], 8 * panels, 64, entry["threads"], entry["registers"],
+        below["rows"], columns, 64, below["threads"], max(below["registers"], above["registers"]),
         max(below["shared_bytes"], above["shared_bytes"]), below["ahead"], step, block, "simulator",
         chosen == panels, 4,
     )  # fmt: skip
@@ -146,12 +151,19 @@ def _counts(point: dict[str, Any]) -> tuple[Counts, Counts]:
 
 
 def _between(points: list[dict[str, Any]], density: float) -> tuple[dict[str, Any], dict[str, Any], float]:
-    """Neighbouring counted points of the same variant of the kernel, and the weight of the upper one."""
+    """Neighbouring counted points of the same variant of the kernel, and the weight of the upper one.
+
+    Where the blocks of the two have another shape or depth nothing lies between them: the nearer one, twice.
+    """
     variant = next((p["variant"] for p in points if density <= p["upto"]), points[-1]["variant"])
     same = [p for p in points if p["variant"] == variant]
     for low, high in pairwise(same):
         if density <= high["density"] or high is same[-1]:
-            return low, high, (density - low["density"]) / (high["density"] - low["density"])
+            weight = (density - low["density"]) / (high["density"] - low["density"])
+            if any(low[key] != high[key] for key in ("rows", "columns", "threads", "ahead")):
+                nearer = low if weight < 0.5 else high
+                return nearer, nearer, 0.0
+            return low, high, weight
     return same[0], same[0], 0.0
 
 

@@ -69,6 +69,7 @@ def scaling() -> bool:
     for name, m, n, k, sparsity, splits in (
         ("lscd", 640, 8, 1088, 0.75, 2), ("lscd", 1024, 16, 2048, 0.85, 3),
         ("bitmap", 1024, 8, 2048, 0.85, 2), ("bitmap", 768, 16, 1024, 0.6, 1),
+        ("adaptive", 1024, 16, 2048, 0.93, 2), ("adaptive", 768, 8, 1024, 0.72, 1),
     ):  # fmt: skip
         kernel = kernels.get(name)
         a = count.random_weights(m, k, 1 - sparsity, seed=5)

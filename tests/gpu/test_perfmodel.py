@@ -155,6 +155,22 @@ def test_sparta_is_its_two_parts() -> None:
     assert both.seconds == pytest.approx(first.seconds + fitted().call)
 
 
+def test_two_of_four_cannot_hold_more_than_half() -> None:
+    assert predict("twofour", 9216, 8, 9216, 0.5).seconds > 0
+    with pytest.raises(PerfError, match=r"at least 0\.5, not 0\.4; sparta"):
+        predict("twofour", 9216, 8, 9216, 0.4)
+
+
+def test_every_pipe_is_a_part_and_can_bind() -> None:
+    """A GPU with little of one pipe is bound by it, and a what-if leaves the range of GPUs that exist."""
+    device = load("a100-80gb")
+    for pipe, lanes in (("alu", "alu_lanes_per_clock"), ("fma", "fma_lanes_per_clock"), ("lsu", "lsu_lanes_per_clock"),
+                        ("popc", "popc_lanes_per_clock")):  # fmt: skip
+        found = predict("bitmap", 36864, 16, 9216, 0.8, replace(device, **{lanes: 1}))
+        assert found.bound == pipe
+    assert sensitivities("bitmap", 36864, 16, 9216, 0.8, replace(device, alu_lanes_per_clock=1024))
+
+
 def test_roofline_by_hand() -> None:
     assert roofline("cublas", 1024, 8, 1024, 0.5) == pytest.approx(2 * (1024 * 1024 + 2 * 1024 * 8) / 2039e9)
     assert roofline("cublas", 8192, 8192, 8192, 0.5) == pytest.approx(2 * 8192**3 / 312e12)
@@ -307,7 +323,7 @@ def test_work_bound_names_the_longest_part() -> None:
 def test_packaged_counts_are_current() -> None:
     """Run `python -m loadsparse.gpu.perfmodel.count` after changing a kernel."""
     entry = json.loads((gpus.DATA / "counts.json").read_text())["kernels"]["lscd"]["1"]
-    packaged = next(point for point in entry["points"] if point["density"] == 0.2)
+    packaged = next(point for point in entry if point["density"] == 0.2)
     fresh = count.measure(kernels.get("lscd"), 1, 0.2)
     assert {key: fresh[key] for key in ("step", "block", "shared_bytes", "ahead")} == {
         key: packaged[key] for key in ("step", "block", "shared_bytes", "ahead")

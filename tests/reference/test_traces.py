@@ -43,6 +43,22 @@ def test_saved_traces_come_back(tmp_path: Path) -> None:
         traces.get("b", tmp_path / "t.npz")
 
 
+def test_a_text_names_a_trace_of_a_file(tmp_path: Path) -> None:
+    one = traces.Trace("a/1", np.eye(4, dtype=np.float16), np.arange(4)[:, None], np.zeros(4))
+    traces.save(tmp_path / "c:t.npz", {"a/1": one})
+    assert (traces.find(f"{tmp_path / 'c:t.npz'}:a/1").scores == one.scores).all()
+    with pytest.raises(ValueError, match="no file of traces"):
+        traces.find(f"{tmp_path / 'none.npz'}:a/1")
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = traces.Trace("a/1", np.zeros((1000, 4), np.float16), np.zeros((1000, 1), np.int64), np.zeros(4))
+    traces.save(tmp_path / "t.npz", {"a/1": one})
+    monkeypatch.setattr(traces, "MOST_BYTES", 5000)
+    with pytest.raises(ValueError, match="unpacked it has more than 5000 bytes"):
+        traces.load(tmp_path / "t.npz")
+
+
 def test_what_does_not_fit_is_refused() -> None:
     scores = np.zeros((3, 4), np.float16)
     good = traces.Trace("x/1", scores, np.zeros((3, 1), np.int64), np.zeros(4))
