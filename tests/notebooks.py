@@ -47,7 +47,9 @@ def execute(script: Path) -> nbformat.NotebookNode:
 def write(script: Path) -> Path:
     target = script.with_suffix(".ipynb")
     temporary = target.with_suffix(".ipynb.new")
-    nbformat.write(execute(script), temporary)
+    notebook = execute(script)
+    notebook.metadata["language_info"] = {"name": "python"}  # not the version that happened to run it
+    nbformat.write(notebook, temporary)
     os.replace(temporary, target)
     return target
 
