@@ -180,6 +180,13 @@ CASES |= {
         [32, 32], 32, lambda a, b: a + b + (a + b >> 32)
     ),
     "{{ .reg .u32 t; sub.cc.u32 t, {a}, {b}; subc.u32 {d}, {a}, {b}; }}": ([32, 32], 32, lambda a, b: a - b - (a < b)),
+    # the flag is the carry of a + ~b + 1, as NVIDIA's 128-bit division reads it
+    "{{ .reg .u32 t; sub.cc.u32 t, {a}, {b}; addc.u32 {d}, 0, 0; }}": ([32, 32], 32, lambda a, b: a >= b),
+    "{{ .reg .u32 t; add.cc.u32 t, {a}, {b}; subc.u32 {d}, {a}, {b}; }}": (
+        [32, 32],
+        32,
+        lambda a, b: a - b - (a + b < 1 << 32),
+    ),
     "{{ .reg .u32 t; mad.lo.cc.u32 t, {a}, {b}, {c}; madc.hi.u32 {d}, {a}, {b}, {c}; }}": (
         [32] * 3, 32, lambda a, b, c: (a * b >> 32) + c + ((a * b & 0xFFFFFFFF) + c >> 32)
     ),

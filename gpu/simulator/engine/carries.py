@@ -9,7 +9,10 @@ from loadsparse.gpu.simulator.program import WIDTH, Instruction
 
 @lowers("addc", "subc", "madc")
 def carry(x: Lowering, instruction: Instruction) -> None:
-    """add.cc, addc, sub.cc, subc, mad.cc, madc: the carry flag of each lane, which lives within a block here."""
+    """add.cc, addc, sub.cc, subc, mad.cc, madc: the carry flag of each lane, which lives within a block here.
+
+    a - b is a + ~b + 1, and carries so.
+    """
     code, name, type_ = x.code, instruction.name, instruction.modifiers[-1]
     element = f"i{WIDTH[type_]}"
     v, takes = vec(element), name.endswith("c")
@@ -19,14 +22,15 @@ def carry(x: Lowering, instruction: Instruction) -> None:
     if name.startswith("mad"):
         values = [_product(x, values[0], values[1], type_, "hi" in instruction.modifiers), values[2]]
     first, second = values
-    operation = "sub" if name.startswith("sub") else "add"
-    total = code.op(operation, v, first, second)
-    flag = code.v(f"icmp ult {v} {first}, {second}" if operation == "sub" else f"icmp ult {v} {total}, {first}")
-    if takes:
-        one = code.v(f"zext {vec('i1')} {x.carry} to {v}")
-        before, total = total, code.op(operation, v, total, one)
-        again = f"icmp ult {v} {before}, {one}" if operation == "sub" else f"icmp ult {v} {total}, {before}"
-        flag = code.op("or", vec("i1"), flag, code.v(again))
+    minus = name.startswith("sub")
+    if minus:
+        second = code.op("xor", v, second, splat(element, -1))
+    total = code.op("add", v, first, second)
+    flag = code.v(f"icmp ult {v} {total}, {first}")
+    if takes or minus:
+        one = code.v(f"zext {vec('i1')} {x.carry} to {v}") if takes else splat(element, 1)
+        before, total = total, code.op("add", v, total, one)
+        flag = code.op("or", vec("i1"), flag, code.v(f"icmp ult {v} {total}, {before}"))
     if "cc" in instruction.modifiers:
         if x.mask != x.group_mask:
             if not x.carry:

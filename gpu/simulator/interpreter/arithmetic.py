@@ -268,7 +268,7 @@ def _isspacep(place: Place, instruction: Instruction) -> Callable[[Warp, Flags],
 
 
 def _carry(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], None]:
-    """add.cc, addc, sub.cc, subc, mad.cc, madc: the carry flag of each lane."""
+    """add.cc, addc, sub.cc, subc, mad.cc, madc: the carry flag of each lane; a - b is a + ~b + 1, and carries so."""
     name, modifiers, operands = instruction.name, instruction.modifiers, instruction.operands
     kind = modifiers[-1]
     width = WIDTH[kind]
@@ -286,12 +286,12 @@ def _carry(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], No
         minus = name.startswith("sub")
         result = np.zeros(WARP, U)
         for lane in np.flatnonzero(lanes).tolist():
-            carry = int(warp.carry[lane]) if takes else 0
+            carry = int(warp.carry[lane]) if takes else int(minus)
             x, y = int(values[0][lane]), int(values[1][lane])
-            total = x - y - carry if minus else x + y + carry
+            total = x + (top - 1 - y if minus else y) + carry
             result[lane] = total % top
             if gives:
-                warp.carry[lane] = total < 0 or total >= top
+                warp.carry[lane] = total >= top
         write(warp, lanes, result, defined(warp, used))
 
     return execute
