@@ -117,6 +117,7 @@ W_BARRIER = 152
 W_RESULT = 160
 W_BARRED = 168
 W_STEPPED = 176
+W_ASIDE = 184
 W_TID = 192
 W_ADDRESS = 576
 W_DATA = 832
@@ -126,7 +127,8 @@ W_SCRATCH = 3968
 W_MATRIX_DEFINED = 12288
 W_ARRIVALS = 12800
 W_REGISTERS = 12864
-"""W_BARRED: lanes that wait at `barrier.sync 0` for the rest of their warp; W_STEPPED: the warp's clock.
+"""W_BARRED: lanes that wait at `barrier.sync 0` for the rest of their warp; W_STEPPED: the warp's clock;
+W_ASIDE: lanes that stand back because their loop or sleep ended a turn.
 W_DATA: up to 4 elements of 32 lanes, 256 bytes apart; W_DEFINED: their masks; W_SCRATCH: bank and segment lists."""
 
 POLL_INTERVAL = 10_000_000

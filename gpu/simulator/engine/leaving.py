@@ -214,6 +214,12 @@ class Leaving:
         self.call_runtime("budget_spent", "%Bi", "%Wi", index, code.v(f"zext i32 {lane} to i64"))
         code.close(f"ret i64 {layout.STOPPED}")
         code.start(done)
+        self.stand_back(mask)
+
+    def stand_back(self, mask: str) -> None:
+        """Ends the turn; in the next one these lanes run when no other can."""
+        code = self.code
+        code.store("i32", mask, "%W", layout.W_ASIDE, 4)
         code.close(f"ret i64 {layout.YIELDED}")
 
     def _exit(self, lowering: Lowering, block: Block, instruction: Instruction, mask: str) -> None:

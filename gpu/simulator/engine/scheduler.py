@@ -75,6 +75,7 @@ def start_block(B: int, linear: int, clear_bytes: int) -> int:
         store32(W + L.W_WAITING, 0)
         store64(W + L.W_BARRED, 0)
         store64(W + L.W_STEPPED, 0)
+        store32(W + L.W_ASIDE, 0)
         store64(W + L.W_STATUS, L.READY)
         fill(W + L.W_REGISTERS, 0, clear_bytes)
     store64(B + L.B_LIVE_WARPS, count)

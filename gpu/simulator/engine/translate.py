@@ -154,7 +154,7 @@ class Translation(Leaving):
         )
 
     def _dispatcher(self) -> None:
-        """Lowest program counter first; lanes that wait at a rendezvous are not runnable."""
+        """Lowest program counter first; lanes that wait at a rendezvous are not runnable, others may stand back."""
         code = self.code
         code.start("dispatch")
         live = code.load("i32", "%W", layout.W_LIVE, 4)
@@ -172,6 +172,12 @@ class Translation(Leaving):
         code.start("exited")
         code.close(f"ret i64 {layout.EXITED}")
         code.start("somebody")
+        aside = code.load("i32", "%W", layout.W_ASIDE, 4)
+        eager = code.v(f"and i32 {runnable}, {code.v(f'xor i32 {aside}, -1')}")
+        any_eager = code.v(f"icmp ne i32 {eager}, 0")
+        still = code.v(f"select i1 {any_eager}, i32 {aside}, i32 0")
+        code.store("i32", still, "%W", layout.W_ASIDE, 4)
+        runnable = code.v(f"select i1 {any_eager}, i32 {eager}, i32 {runnable}")
         pcs = code.load(vec("i32"), "%W", layout.W_PC, 64)
         candidates = code.select(code.flags(runnable), "i32", pcs, splat("i32", 0x7FFFFFFF))
         lowest = code.intrinsic("llvm.vector.reduce.umin.v32i32", "i32", (vec("i32"), candidates))

@@ -41,7 +41,7 @@ def suspend(translation: Leaving, x: Lowering, block: Block, instruction: Instru
         raise refuse(instruction, "a guard on a barrier")
     if instruction.name == "nanosleep":
         translation.store_pc(mask, splat("i32", following))
-        code.close(f"ret i64 {layout.YIELDED}")
+        translation.stand_back(mask)
         return
     if is_loose_barrier(instruction):
         return _arrive_loosely(translation, block, instruction, mask)
