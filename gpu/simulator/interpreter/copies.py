@@ -39,6 +39,16 @@ class Queue:
     open: list[Copy] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One thread's cp.async.mbarrier.arrive: it arrives at the object at shared `offset` when its copies have landed."""
+
+    thread: int
+    instruction: int
+    offset: int
+    copies: list[Copy]
+
+
 class Copies:
     """All copies in flight of a block; `pending` holds the number of the copy that will write each shared byte."""
 
@@ -48,6 +58,7 @@ class Copies:
         self.flying: dict[int, Copy] = {}
         self.pending = np.full(block.shared.size, -1)
         self.issued = 0
+        self.arrivals: list[Arrival] = []
 
     def issue(
         self,
@@ -81,12 +92,32 @@ class Copies:
             for copy in queue.groups.pop(0):
                 self._land(thread, copy)
 
+    def track(self, thread: int, instruction: int, offset: int) -> None:
+        """An mbarrier takes over the waiting for all copies that the thread has in flight."""
+        queue = self.queues.setdefault(thread, Queue())
+        copies = [copy for group in [*queue.groups, queue.open] for copy in group]
+        self.arrivals.append(Arrival(thread, instruction, offset, copies))
+
+    def arrive(self, offset: int) -> list[Arrival]:
+        """Lands what the mbarrier at `offset` tracks; returns the arrivals to be made there."""
+        due = [arrival for arrival in self.arrivals if arrival.offset == offset]
+        self.arrivals = [arrival for arrival in self.arrivals if arrival.offset != offset]
+        for arrival in due:
+            queue = self.queues.get(arrival.thread, Queue())
+            for copy in arrival.copies:
+                if copy.number in self.flying:
+                    self._land(arrival.thread, copy)
+            for group in [*queue.groups, queue.open]:
+                group[:] = [copy for copy in group if copy.number in self.flying]
+        return due
+
     def leave(self, thread: int) -> None:
-        """The thread exits: what it never waited for is a hazard, and lands."""
+        """The thread exits: what nothing waits for is a hazard, and lands."""
         queue = self.queues.pop(thread, None)
         if queue is None:
             return
-        for copy in [copy for group in [*queue.groups, queue.open] for copy in group]:
+        tracked = {copy.number for arrival in self.arrivals for copy in arrival.copies}
+        for copy in [copy for group in [*queue.groups, queue.open] for copy in group if copy.number not in tracked]:
             machine = self.block.machine
             machine.hazard(
                 "pending", copy.instruction, None, self.block.index, thread, copy.offset, copy.data.size, "unwaited"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadsparse.gpu.simulator.interpreter import memory
+from loadsparse.gpu.simulator.interpreter import mbarrier, memory
 from loadsparse.gpu.simulator.interpreter.loads import check_address, location
 from loadsparse.gpu.simulator.interpreter.numbers import Flags
 from loadsparse.gpu.simulator.interpreter.operands import Place, rows, source
@@ -32,7 +32,7 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
     if "wait_all" in modifiers:
         return _each(_wait_all)
     if "mbarrier" in modifiers:
-        raise TypeError("cp.async.mbarrier is not simulated")
+        return mbarrier.track(machine, place, instruction, index)
     return _issue(machine, place, instruction, index)
 
 

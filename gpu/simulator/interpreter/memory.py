@@ -24,6 +24,7 @@ from loadsparse.gpu.simulator.request import (
 )
 
 if TYPE_CHECKING:
+    from loadsparse.gpu.simulator.interpreter.block import Block
     from loadsparse.gpu.simulator.interpreter.machine import Machine
 
 WINDOW_OF = {"shared": SHARED, "local": LOCAL, "param": PARAM}
@@ -68,11 +69,16 @@ def space_of(modifiers: tuple[str, ...]) -> str:
     return "generic"
 
 
+def shared_window(block: Block) -> Window:
+    """The shared memory of a block."""
+    return Window(SHARED, "shared", block.shared, block.shared_defined, np.zeros(WARP, np.int64), block.shared.size)
+
+
 def _window(machine: Machine, warp: Warp, number: int) -> Window | None:
     zero = np.zeros(WARP, np.int64)
     block = warp.block
     if number == SHARED:
-        return Window(number, "shared", block.shared, block.shared_defined, zero, block.shared.size)
+        return shared_window(block)
     if number == LOCAL:
         return Window(
             number, "local", block.local, block.local_defined, warp.threads * block.local_bytes, block.local_bytes
