@@ -1,7 +1,8 @@
 """Bitmap weights decoded from shared memory straight into mma fragments: no dense tile, no scatter, no zero-fill.
 
-A warp owns 4 strips of 16 rows x 64 columns (2 beyond 32 columns of B) and decodes them as `decode.py` says.  Tiles travel
-through up to four shared-memory stages by cp.async, with one barrier a step.  K is split over blocks; float32 partials are
+A warp owns 4 strips of 16 rows x 64 columns (2 beyond 32 columns of B) and decodes them as `decode.py` says.  A block has 256
+rows (512 beyond 32 columns, so that more warps share B's tile).  Tiles travel through up to four shared-memory stages by
+cp.async, with one barrier a step.  K is split over blocks; float32 partials are
 added by a second kernel in ascending order.
 
 The tiles of `Adaptive` weights are of several kinds; those that are no bitmaps take the road of `scatter.py`.
@@ -39,12 +40,13 @@ from loadsparse.gpu.kernels import parts
 from loadsparse.gpu.kernels.blocks import clear_shared, copy_while, load_panels, store_partials, store_rounded
 from loadsparse.gpu.kernels.decode import decode_and_multiply, locate
 from loadsparse.gpu.kernels.scatter import area_bytes, scatter_half, take_and_multiply
+from loadsparse.gpu.kernels.splitting import shared_per_block
 from loadsparse.gpu.launch import Launch
 from loadsparse.reference.formats.adaptive import BITMAP, DENSE, DENSE_START, Adaptive
 from loadsparse.reference.formats.delta import STREAM
 from loadsparse.reference.formats.lane_bitmap import LaneBitmap
 
-TILE_M, TILE_K = 256, 64  # of a block: four format tiles
+TILE_K = 64
 LARGE = 2**22  # elements from which the compiled packers are worth their compilation
 
 
@@ -55,22 +57,23 @@ def product(
     direct: bool,
     paired: bool,
     *,
+    tile_m: int,
     bits: int,
     stages: int,
     copies: int,
     rounds: int,
 ) -> Any:
-    """Device function that multiplies 256 rows by 8*panels columns, over this block's part of K; see lscd.product.
+    """Device function that multiplies tile_m rows by 8*panels columns, over this block's part of K; see lscd.product.
 
     bits: of the format; stages: shared-memory stages; copies: 16-byte copies of A that a thread issues at once; rounds: 0
     where every tile is a bitmap, else that many for each half of a delta tile.  The last parameter of the function is the
     bytes of a tile slot.
     """
     step_by, take, store = decode_and_multiply[dtype], take_and_multiply[dtype], store_rounded[dtype]
-    strips, threads = strips_per_warp(panels), threads_per_block(panels)
+    strips, threads = strips_per_warp(panels), threads_per_block(tile_m, panels)
     place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, threads)
     sharers = 4 // strips  # warps that work on one format tile
-    loaders, slots, ahead = 32 * sharers, 4, stages - 1
+    loaders, slots, ahead = 32 * sharers, tile_m // 64, stages - 1
     at_once, stride = copies, 512 * sharers
     acc_count, even, b_bytes = strips * 4 * panels, int(paired), TILE_K * panels * 16
     lane_shift, lane_bits, oldest = bits.bit_length() - 1, bits // 4, stages - 2
@@ -198,7 +201,7 @@ def product(
                 columns_left = uint32(end - across) if across < end else uint32(0)
                 store(to, acc, panels, even, rows_left, columns_left, uint32(ldc * uint32(2)))
             else:
-                down = parts.partial_block() * uint64(TILE_M) + uint64(uint32(mine << uint32(6)) + within)
+                down = parts.partial_block() * uint64(tile_m) + uint64(uint32(mine << uint32(6)) + within)
                 store_partials(c + (down * uint64(8 * panels) + uint64(col)) * uint64(4), acc, panels)
 
     return strips_product
@@ -214,16 +217,18 @@ def compiled(
     arch: str,
     *,
     grouped: bool = False,
+    tile_m: int,
     bits: int,
     stages: int,
     copies: int,
     rounds: int = 0,
 ) -> str:
-    """PTX of the kernel for a grid of (256 rows, 8*panels columns, splits of K), or for one of work items; see `product`."""
-    multiply = product(dtype, panels, n_width, direct, paired, bits=bits, stages=stages, copies=copies, rounds=rounds)
+    """PTX of the kernel for a grid of (tile_m rows, 8*panels columns, splits of K), or for one of work items; see `product`."""
+    how = {"tile_m": tile_m, "bits": bits, "stages": stages, "copies": copies, "rounds": rounds}
+    multiply = product(dtype, panels, n_width, direct, paired, **how)
 
     def bitmap(offsets, data, b, c, m, n, k, slot):
-        top = uint32(uint32(cuda.blockIdx.x) * uint32(TILE_M))
+        top = uint32(uint32(cuda.blockIdx.x) * uint32(tile_m))
         column = uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
         multiply(offsets, data, b, c, uint32(0), top, column, column, n, m, k, n, n, slot)
 
@@ -231,7 +236,7 @@ def compiled(
         origin, top, b_column, column, end = parts.work_item(work)
         multiply(offsets, data, b, c, origin, top, b_column, column, end, m, k, ldb, ldc, slot)
 
-    threads, most = threads_per_block(panels), registers(panels)
+    threads, most = threads_per_block(tile_m, panels), registers(panels)
     if panels == 4 and rounds and n_width == 2:
         most = 128  # copying odd rows takes more; as many blocks of 128 threads fit as with 112
     if grouped:
@@ -242,9 +247,9 @@ def compiled(
     return compiler.numba(bitmap, signature, arch, name=name, launch_bounds=threads, registers=most)
 
 
-def threads_per_block(panels: int) -> int:
-    """Enough warps for 16 strips, so that a tile of B serves 256 rows."""
-    return 32 * 16 // strips_per_warp(panels)
+def threads_per_block(tile_m: int, panels: int) -> int:
+    """Enough warps for the strips of tile_m rows, which a tile of B serves."""
+    return 32 * (tile_m // 16) // strips_per_warp(panels)
 
 
 def registers(panels: int) -> int:
@@ -276,7 +281,7 @@ class BitmapKernel:
 
         `split_k` divides K over that many blocks (None: chosen from the multiprocessors of `arch`).  Raises ValueError.
         """
-        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded))
+        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded, encoded.shape[0], arch))
 
 
 @dataclass(frozen=True)
@@ -295,12 +300,12 @@ class AdaptiveKernel:
 
     def plan(self, encoded: Adaptive, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B, see `BitmapKernel.plan`."""
-        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded))
+        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded, encoded.shape[0], arch))
 
 
-def tiling(encoded: LaneBitmap | Adaptive) -> parts.Tiling:
-    """How the kernel cuts these weights: its stages and copies depend on the largest tile."""
-    slot = 16 * int(np.diff(encoded.offsets).max())
+def tiling(encoded: LaneBitmap | Adaptive, m: int, arch: str) -> parts.Tiling:
+    """How the kernel cuts matrices of m rows: its height, stages and copies depend on the largest tile of the weights."""
+    slot, limit = 16 * int(np.diff(encoded.offsets).max()), shared_per_block(arch)
     bits, rounds = (4, encoded.rounds()) if isinstance(encoded, Adaptive) else (int(encoded.bits[0]), 0)
 
     def panels(n: int) -> int:
@@ -311,31 +316,37 @@ def tiling(encoded: LaneBitmap | Adaptive) -> parts.Tiling:
             return -(-total // -(-total // 7))
         return min(total, 8)
 
-    def stage_bytes(panels: int) -> int:
-        return 4 * slot + TILE_K * panels * 16
+    def needs(stages: int, tile_m: int, panels: int) -> int:
+        areas = tile_m // 16 // strips_per_warp(panels) * area_bytes(strips_per_warp(panels)) if rounds else 0
+        return stages * (tile_m // 64 * slot + TILE_K * panels * 16) + areas
+
+    def tile_m(panels: int) -> int:
+        return 512 if panels > 4 and m > 256 and needs(3, 512, panels) <= limit else 256
 
     def stages(panels: int) -> int:
-        return next((s for s in (4, 3) if s * stage_bytes(panels) <= 48 * 1024), 2)
-
-    def shared_bytes(panels: int) -> int:
-        strips = strips_per_warp(panels)
-        return stages(panels) * stage_bytes(panels) + (16 // strips * area_bytes(strips) if rounds else 0)
+        """Four within 48 KB for every 256 rows, else three, or two where three do not fit."""
+        height = tile_m(panels)
+        if needs(4, height, panels) <= min(limit, 192 * height):
+            return 4
+        return 3 if needs(3, height, panels) <= limit else 2
 
     def copies(panels: int) -> int:
         return min(-(-slot * strips_per_warp(panels) // (4 * 32 * 16)), 10)
 
     def build(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str, **how: Any) -> str:
-        variant = {"bits": bits, "stages": stages(panels), "copies": copies(panels), "rounds": rounds}
+        variant = {
+            "tile_m": tile_m(panels), "bits": bits, "stages": stages(panels), "copies": copies(panels), "rounds": rounds,
+        }  # fmt: skip
         return compiled(dtype, panels, n_width, direct, paired, arch, **variant, **how)
 
     return parts.Tiling(
         compiled=build,
         weights=("offsets", "data"),
-        tile_m=lambda panels: TILE_M,
+        tile_m=tile_m,
         tile_k=TILE_K,
-        threads=threads_per_block,
+        threads=lambda panels: threads_per_block(tile_m(panels), panels),
         resident=3,
-        shared_bytes=shared_bytes,
+        shared_bytes=lambda panels: needs(stages(panels), tile_m(panels), panels),
         extra=(np.uint32(slot),),
         panels=panels,
     )

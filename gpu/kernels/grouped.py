@@ -71,8 +71,8 @@ class Format:
     tile: int
     overhead: float
 
-    def tiling(self, stack: Any) -> parts.Tiling:
-        return lscd.TILING if isinstance(stack, TiledCSL) else bitmap.tiling(stack)
+    def tiling(self, stack: Any, m: int, arch: str) -> parts.Tiling:
+        return lscd.TILING if isinstance(stack, TiledCSL) else bitmap.tiling(stack, m, arch)
 
 
 FORMATS = {"lscd": Format(lscd.Lscd(), 128, 7.5), "bitmap": Format(bitmap.BitmapKernel(), 64, 15.0)}
@@ -151,7 +151,7 @@ class Grouped:
         parts.check_operand(encoded.shape, encoded.dtype, b)
         counts = check_counts(counts, encoded.experts, b.shape[1])
         (m, k), n = encoded.shape, b.shape[1]
-        tiling, tiles = one.tiling(encoded.stack), -(-k // 64)
+        tiling, tiles = one.tiling(encoded.stack, m, arch), -(-k // 64)
         panels = choose_width(counts, one.overhead)
         rows = tiling.tile_m(panels)
         stored = np.diff(getattr(encoded.stack, tiling.weights[0])[::tiles].astype(np.int64))

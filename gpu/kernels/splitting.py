@@ -1,4 +1,4 @@
-"""Into how many parts K is split: the rule of the plain kernels, and how many multiprocessors there are to fill."""
+"""Into how many parts K is split: the rule of the plain kernels, and what there is to fill: multiprocessors, shared memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ SM_COUNT = {
     "sm_120": 170,
 }
 """Multiprocessors of a common GPU of each architecture: T4, A100, A10-class, Orin, RTX 4090, H100, B200, RTX 5090."""
+
+SMALL_SHARED = ("sm_86", "sm_89", "sm_120")
+
+
+def shared_per_block(arch: str) -> int:
+    """Bytes of shared memory that a block may ask for: 99 KB on the smaller parts, 163 KB on A100, more on newer ones.
+
+    Source: CUDA C++ Programming Guide, technical specifications per compute capability.
+    """
+    return (99 if arch in SMALL_SHARED else 163) * 1024
 
 
 def choose_split(blocks: int, tiles: int, arch: str, resident: int) -> int:
