@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ NAMES = (*MODELS, "smollm2")
 """Sweeps by name."""
 
 START = b'{"sweep": "'  # of every row
+LOCKED = 2**30  # the byte that Windows locks: beyond every row, so that others may read them
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def sweep(
     """`comparison.compare` on every matrix of a sweep and every N of `columns`; all rows, in order, as `out` holds them.
 
     out: a JSONL file that grows by one row at a time. Where it exists its rows are kept and not computed again; a row cut
-    short by a kill is dropped and computed. Raises InputError for a file with other content.
+    short by a kill is dropped and computed. Raises InputError for a file with other content, and while another process
+    writes it.
     """
     chosen = list(comparison.DEFAULT if kernels is None else kernels)
     for n in columns:
@@ -85,11 +88,14 @@ def sweep(
     settings = {"sweep": name, "gpu": gpu, "asked_sparsity": sparsity, "exact": exact, "seed": seed}
     tasks = [(matrix, n, kernel) for matrix in matrices(name) for n in columns for kernel in chosen]
     path = Path(out)
-    done = dict(_kept(path, settings))
-    wanted = {(matrix.label, n, kernel) for matrix, n, kernel in tasks}
-    if other := next((key for key in done if key not in wanted), None):
-        raise InputError(f"{path} holds {other[2]} on {other[0]}, N = {other[1]}, which this sweep does not ask for")
-    with path.open("ab") as file:
+    with path.open("a+b") as file:
+        _lock(file, path)
+        done = dict(_kept(file, path, settings))
+        wanted = {(matrix.label, n, kernel) for matrix, n, kernel in tasks}
+        if other := next((key for key in done if key not in wanted), None):
+            raise InputError(
+                f"{path} holds {other[2]} on {other[0]}, N = {other[1]}, which this sweep does not ask for"
+            )
         for number, (matrix, n, kernel) in enumerate(tasks):
             if progress is not None:
                 progress(f"{kernel} on {matrix.label}", number, len(tasks))
@@ -106,11 +112,26 @@ def sweep(
     return [done[matrix.label, n, kernel] for matrix, n, kernel in tasks]
 
 
-def _kept(path: Path, settings: dict[str, Any]) -> Iterator[tuple[tuple[str, int, str], Row]]:
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Hold the file until it is closed or its process ends.  Raises InputError where another process holds it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(LOCKED)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError(f"{path}: another sweep is writing it; wait for its end or give another --out") from None
+
+
+def _kept(file: BinaryIO, path: Path, settings: dict[str, Any]) -> Iterator[tuple[tuple[str, int, str], Row]]:
     """The whole rows of a file, by (matrix, N, kernel); what follows the last line end is cut off."""
-    if not path.exists():
-        return
-    text = path.read_bytes()
+    file.seek(0)
+    text = file.read()
     whole = text[: text.rfind(b"\n") + 1]
     for number, line in enumerate(whole.splitlines(), 1):
         try:
@@ -124,9 +145,7 @@ def _kept(path: Path, settings: dict[str, Any]) -> Iterator[tuple[tuple[str, int
         yield key, row
     if not whole and not _may_be_row(text):
         raise InputError(f"{path}: no file of a sweep; give another --out")
-    if len(whole) < len(text):
-        with path.open("rb+") as file:
-            file.truncate(len(whole))
+    file.truncate(len(whole))
 
 
 def _may_be_row(text: bytes) -> bool:

@@ -239,6 +239,8 @@ def compiled(
     threads, most = threads_per_block(tile_m, panels), registers(panels)
     if panels == 4 and rounds and n_width == 2:
         most = 128  # copying odd rows takes more; as many blocks of 128 threads fit as with 112
+    if panels <= 2 and rounds > 2:
+        most = 96
     if grouped:
         signature = "void(uint64, uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32, uint32)"
         return compiler.numba(grouped_bitmap, signature, arch, launch_bounds=threads, registers=most)
@@ -309,12 +311,8 @@ def tiling(encoded: LaneBitmap | Adaptive, m: int, arch: str) -> parts.Tiling:
     bits, rounds = (4, encoded.rounds()) if isinstance(encoded, Adaptive) else (int(encoded.bits[0]), 0)
 
     def panels(n: int) -> int:
-        total = -(-n // 8)
-        if isinstance(encoded, Adaptive) and (
-            rounds > 1 or n % 8
-        ):  # 8 panels leave too few registers: blocks alike, of 7 at most
-            return -(-total // -(-total // 7))
-        return min(total, 8)
+        total, most = -(-n // 8), 6 if rounds > 1 else 7 if rounds and n % 8 else 8  # more would spill
+        return -(-total // -(-total // most)) if rounds else min(total, most)
 
     def needs(stages: int, tile_m: int, panels: int) -> int:
         areas = tile_m // 16 // strips_per_warp(panels) * area_bytes(strips_per_warp(panels)) if rounds else 0
@@ -345,7 +343,7 @@ def tiling(encoded: LaneBitmap | Adaptive, m: int, arch: str) -> parts.Tiling:
         tile_m=tile_m,
         tile_k=TILE_K,
         threads=lambda panels: threads_per_block(tile_m(panels), panels),
-        resident=3,
+        resident=lambda panels: 3 if tile_m(panels) == 256 else 1,
         shared_bytes=lambda panels: needs(stages(panels), tile_m(panels), panels),
         extra=(np.uint32(slot),),
         panels=panels,

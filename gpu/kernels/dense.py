@@ -135,7 +135,7 @@ class DenseKernel:
             tile_m=lambda panels: TILE_M,
             tile_k=TILE_K,
             threads=lambda panels: THREADS,
-            resident=2,
+            resident=lambda panels: 2,
             shared_bytes=lambda panels: STAGES * (A_BYTES + TILE_K * panels * 16),
         )
         return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling, "dense")

@@ -157,7 +157,9 @@ class Grouped:
         stored = np.diff(getattr(encoded.stack, tiling.weights[0])[::tiles].astype(np.int64))
         items = worklist.divide(counts, m, rows, PANEL * panels)
         items = longest_first(items, stored, encoded.tile_rows, one.tile, rows)
-        splits = parts.check_split(split_k, tiles) or choose_split(len(items), tiles, panels, arch, tiling.resident)
+        splits = parts.check_split(split_k, tiles) or choose_split(
+            len(items), tiles, panels, arch, tiling.resident(panels)
+        )
         direct, paired = splits == 1, all(count % 2 == 0 for count in counts)
 
         starts = padded_starts(counts)

@@ -201,6 +201,6 @@ TILING = parts.Tiling(
     tile_m=lambda panels: TILE_M,
     tile_k=TILE_K,
     threads=lambda panels: THREADS,
-    resident=3,
+    resident=lambda panels: 3,
     shared_bytes=lambda panels: 2 * (A_BYTES + TILE_K * panels * 16),
 )

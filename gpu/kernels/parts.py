@@ -219,7 +219,7 @@ class Tiling:
 
     compiled(dtype, panels, copy width, direct, paired, arch) gives its PTX, whose entry has the kernel's name and the
     parameters (*weights, b, c, m, n, k, *extra); `weights` are array fields of the encoded matrix.  threads(panels) and
-    shared_bytes(panels): of a block; resident: blocks that a multiprocessor is expected to hold; panels(N): of a block.
+    shared_bytes(panels): of a block; resident(panels): blocks that a multiprocessor is expected to hold; panels(N): of a block.
     """
 
     compiled: Callable[..., str]
@@ -227,7 +227,7 @@ class Tiling:
     tile_m: Callable[[int], int]
     tile_k: int
     threads: Callable[[int], int]
-    resident: int
+    resident: Callable[[int], int]
     shared_bytes: Callable[[int], int]
     extra: tuple[np.generic, ...] = ()
     panels: Callable[[int], int] = lambda n: min(-(-n // 8), 8)
@@ -249,7 +249,7 @@ def plan_tiles(
     panels = tiling.panels(n)
     height = tiling.tile_m(panels)
     strips, blocks, tiles = -(-m // height), -(-n // (8 * panels)), -(-k // tiling.tile_k)
-    splits = check_split(split_k, tiles) or choose_split(strips * blocks, tiles, arch, tiling.resident)
+    splits = check_split(split_k, tiles) or choose_split(strips * blocks, tiles, arch, tiling.resident(panels))
     direct = splits == 1
     ptx = tiling.compiled(encoded.dtype, panels, copy_width(n), direct, n % 2 == 0, arch)
     sizes = (np.uint32(m), np.uint32(n), np.uint32(k), *tiling.extra)

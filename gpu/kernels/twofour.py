@@ -134,7 +134,7 @@ class TwoFourKernel:
             tile_m=lambda panels: TILE_M,
             tile_k=TILE_K,
             threads=lambda panels: THREADS,
-            resident=3,
+            resident=lambda panels: 3,
             shared_bytes=lambda panels: STAGES * (A_BYTES + META_BYTES + TILE_K * panels * 16),
         )
         return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling, "two_four")

@@ -17,7 +17,7 @@ import numpy as np
 from loadsparse.gpu.perfmodel.gpu import DATA
 from loadsparse.gpu.perfmodel.tile import Counts
 
-ARCH, STEPS, ROWS = "sm_80", (4, 8), 256
+ARCH, STEPS, ROWS = "sm_80", (4, 8), 512
 WIDTHS = (1, 2, 4, 8)
 # LIMITS: density up to which a run holds
 # kernel -> runs of densities that one compiled variant serves, with the kinks: 0.25 fills the registers that lscd stages in

@@ -248,7 +248,7 @@ def _splits(kernel: str, m: int, n: int, k: int, shape: Tile, gpu: Gpu) -> tuple
         return tuple(range(1, min(8, steps) + 1))
     from loadsparse.gpu.kernels.splitting import choose_split
 
-    return (choose_split(blocks, steps, gpu.arch, 3),)
+    return (choose_split(blocks, steps, gpu.arch, 3 if shape.rows <= 256 else 1),)
 
 
 def tiled(

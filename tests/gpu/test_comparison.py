@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +116,7 @@ def test_sweeps_name_their_matrices(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     id="compare-resumes",
     source="ours",
     phrase="a sweep that was killed goes on where it stopped: no row is lost and none is computed twice",
-    assumption="one process at a time writes the file; killed at any byte of it",
+    assumption="killed at any byte of the file; a second process that would write it is refused",
     function="loadsparse.gpu.sweep.sweep",
     status="proved",
 )
@@ -171,3 +173,29 @@ def test_rows_of_other_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds dense-4bit on opt-30b qkv, N = 16, which this sweep does not ask for"):
         sweep.sweep("opt", path, (8,), kernels=["dense-4bit"])
     assert path.read_bytes() == before
+
+
+def test_a_file_has_one_writer(tmp_path: Path) -> None:
+    """A second sweep into a file that is being written is refused and changes nothing; after a kill the file is free."""
+    path = tmp_path / "rows.jsonl"
+    holder = (
+        "import sys, time; from loadsparse.gpu import sweep\n"
+        "def wait(*_): print('writing', flush=True); time.sleep(60)\n"
+        "sweep.sweep('opt', sys.argv[1], kernels=['dense-4bit'], progress=wait)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder, str(path)], stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"writing\n"
+        with pytest.raises(InputError, match="another sweep is writing it") as refusal:
+            sweep.sweep("opt", path, kernels=["dense-4bit"])
+        first.kill()
+    assert "\n" not in str(refusal.value)
+    assert path.read_bytes() == b""
+    assert len(sweep.sweep("opt", path, kernels=["dense-4bit"])) == 12
+
+
+def test_every_kernel_has_a_predicted_time() -> None:
+    times = {row["kernel"]: row["predicted_seconds"] for row in comparison.compare((256, 8, 128), 0.9)}
+    assert times.pop("dense-4bit") is None
+    assert set(times) == {*comparison.DEFAULT} - {comparison.FOUR_BIT}
+    assert all(seconds > 0 for seconds in times.values())
