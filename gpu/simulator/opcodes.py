@@ -27,8 +27,8 @@ CACHE = (
 ORDER = "weak volatile relaxed acquire release acq_rel seq_cst cta cluster gpu sys"
 COMPARE = "eq ne lt le gt ge lo ls hi hs equ neu ltu leu gtu geu num nan"
 ATOMIC = "add min max and or xor inc dec exch cas"
-MMA_SHAPES = "m8n8k16 m16n8k4 m16n8k8 m16n8k16 m16n8k32"
-WMMA_SHAPES = "m16n16k16 m32n8k16 m8n32k16 m16n16k8"
+MMA_SHAPES = "m8n8k4 m8n8k16 m16n8k4 m16n8k8 m16n8k16 m16n8k32"
+WMMA_SHAPES = "m16n16k16 m32n8k16 m8n32k16 m16n16k8 m8n8k4"
 ELEMENT_TYPES = frozenset(
     [
         "pred",
@@ -55,6 +55,8 @@ ELEMENT_TYPES = frozenset(
         "tf32",
         "e4m3",
         "e5m2",
+        "e4m3x2",
+        "e5m2x2",
     ]
 )
 
@@ -197,7 +199,7 @@ _ROWS = (
         "cvt",
         (2, 3),
         "xu",
-        "u8 s8 u16 s16 u32 s32 u64 s64 f16 bf16 f16x2 bf16x2 f32 f64 tf32",
+        "u8 s8 u16 s16 u32 s32 u64 s64 f16 bf16 f16x2 bf16x2 f32 f64 tf32 e4m3x2 e5m2x2",
         f"{ROUNDS} rna {INTEGER_ROUNDS} ftz sat satfinite relu",
         type_counts=(2,),
     ),
@@ -274,7 +276,7 @@ _ROWS = (
         "mma",
         (4, 6),
         "tensor",
-        "f16 bf16 tf32 f32 s32 s8 u8",
+        "f16 bf16 tf32 f32 s32 s8 u8 e4m3 e5m2 f64",
         "sync aligned sp sp::ordered_metadata row col satfinite",
         (MMA_SHAPES,),
         (4,),
@@ -283,8 +285,8 @@ _ROWS = (
         "wmma",
         (2, 3, 4, 5),
         "tensor",
-        "f16 bf16 tf32 f32 s32 s8 u8",
-        "load store mma a b c d row col sync aligned global shared shared::cta satfinite",
+        "f16 bf16 tf32 f32 s32 s8 u8 f64",
+        "rn load store mma a b c d row col sync aligned global shared shared::cta satfinite",
         (WMMA_SHAPES,),
         (1, 2, 4),
     ),
@@ -305,14 +307,31 @@ MMA_VARIANTS = frozenset(
         for a in ("s8", "u8")
         for b in ("s8", "u8")
     }
+    | {("m16n8k32", "f32", a, b, "f32") for a in ("e4m3", "e5m2") for b in ("e4m3", "e5m2")}
+    | {(shape, "f64", "f64", "f64", "f64") for shape in ("m8n8k4", "m16n8k4", "m16n8k8", "m16n8k16")}
 )
 """(shape, D, A, B, C) of every dense `mma.sync`."""
+
+WMMA_TYPES = {
+    **dict.fromkeys(("m16n16k16", "m32n8k16", "m8n32k16"), frozenset(["f16", "bf16", "f32", "s8", "u8", "s32"])),
+    "m16n16k8": frozenset({"tf32", "f32"}),
+    "m8n8k4": frozenset({"f64"}),
+}
+"""What the matrices of each `wmma` shape may hold."""
 
 SPARSE_MMA_VARIANTS = frozenset(
     {(shape, d, "f16", "f16", d) for shape in ("m16n8k16", "m16n8k32") for d in ("f32", "f16")}
     | {(shape, "f32", "bf16", "bf16", "f32") for shape in ("m16n8k16", "m16n8k32")}
 )
 """(shape, D, A, B, C) of every `mma.sp.sync`."""
+
+
+EIGHT_BIT_PAIRS = frozenset({"e4m3x2", "e5m2x2"})
+EIGHT_BIT_CONVERSIONS = frozenset(
+    {(pair, source) for pair in EIGHT_BIT_PAIRS for source in ("f32", "f16x2")}
+    | {("f16x2", pair) for pair in EIGHT_BIT_PAIRS}
+)
+"""(target, source) of every `cvt` of 8-bit floats."""
 
 
 def destinations(name: str, modifiers: tuple[str, ...]) -> int:
@@ -327,9 +346,8 @@ def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | 
         return f"unknown opcode '{'.'.join((name, *modifiers))}'"
     found = row.problem(modifiers, operand_count) or _mismatch(row, modifiers)
     if name == "wmma" and not found:
-        # K = 8 belongs to tf32, whose C and D are f32
-        wrong = {"f16", "bf16", "s32", "s8", "u8"} & set(modifiers) if "m16n16k8" in modifiers else "tf32" in modifiers
-        if wrong:
+        shape = next(modifier for modifier in modifiers if modifier in WMMA_SHAPES.split())
+        if not {modifier for modifier in modifiers if modifier in row.types} <= WMMA_TYPES[shape]:
             return f"'{'.'.join((name, *modifiers))}' is not a Tensor Core shape that this simulator knows"
     if found or name != "mma":
         return found
@@ -354,6 +372,11 @@ def _mismatch(row: Opcode, modifiers: tuple[str, ...]) -> str | None:
             return f"'{opcode}': .{how} compares floating-point numbers"
     if row.name == "slct" and kinds[-1] not in ("s32", "f32"):
         return f"'{opcode}': slct decides by .s32 or .f32"
+    if row.name == "cvt" and any(kind in EIGHT_BIT_PAIRS for kind in kinds):
+        if tuple(kinds) not in EIGHT_BIT_CONVERSIONS or not {"rn"} <= set(modifiers):
+            return f"'{opcode}': 8-bit floats come from .f32 or .f16x2 and go to .f16x2, with .rn"
+        if ("satfinite" in modifiers) != (kinds[0] in EIGHT_BIT_PAIRS):
+            return f"'{opcode}': conversions to 8-bit floats need .satfinite, those from them have none"
     if row.name == "prmt" and modifiers[0] != "b32":
         return f"'{opcode}': prmt has its type before its mode"
     if row.name in ("bar", "barrier"):

@@ -25,6 +25,10 @@ WIDTH = {
     "s16x2": 32,
     "u16x2": 32,
     "tf32": 32,
+    "e4m3": 8,
+    "e5m2": 8,
+    "e4m3x2": 16,
+    "e5m2x2": 16,
 }
 """Width in bits of every type a register or an operand may have."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from loadsparse.gpu.simulator.engine import eight_bits
 from loadsparse.gpu.simulator.engine.floats import NAN, Floats, is_float
 from loadsparse.gpu.simulator.engine.ir import splat, vec
 from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
+from loadsparse.gpu.simulator.opcodes import EIGHT_BIT_PAIRS
 from loadsparse.gpu.simulator.program import WIDTH, Instruction, Register
 
 _INTEGRAL = {"rni": "rint", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}
@@ -15,6 +17,10 @@ _FLOATS = frozenset({"f16", "bf16", "f32", "f64"})
 def convert(x: Lowering, instruction: Instruction) -> None:
     types = [m for m in instruction.modifiers if m in WIDTH]
     target, source = types[0], types[1]
+    if target in EIGHT_BIT_PAIRS:
+        return eight_bits.to_eight_bits(x, instruction, target.removesuffix("x2"), source)
+    if source in EIGHT_BIT_PAIRS:
+        return eight_bits.from_eight_bits(x, instruction, source.removesuffix("x2"))
     if target in ("f16x2", "bf16x2"):
         return _pack_pair(x, instruction, target)
     if target == "tf32":

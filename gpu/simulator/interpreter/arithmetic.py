@@ -114,7 +114,7 @@ def build(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], Non
         return SPECIAL[name](place, instruction)
     if "cc" in modifiers or name in ("addc", "subc", "madc"):
         return _carry(place, instruction)
-    packed = name == "cvt" and modifiers[-2].endswith("x2")
+    packed = name == "cvt" and modifiers[-2].endswith("x2") and not modifiers[-1].endswith("x2")
     three = name in ("min", "max") and modifiers[-1] == "f32" and len(operands) == 4
     if name in ("cvt", "min", "max") and not three and len(operands) != (3 if packed or name != "cvt" else 2):
         raise TypeError(f"{len(operands)} operands")

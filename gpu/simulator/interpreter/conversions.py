@@ -21,8 +21,10 @@ from loadsparse.gpu.simulator.interpreter.numbers import (
     saturate,
     signed,
     to_double,
+    to_eight_bits,
     unsigned,
 )
+from loadsparse.gpu.simulator.opcodes import EIGHT_BIT_PAIRS
 from loadsparse.gpu.simulator.program import WIDTH
 
 U = np.uint64
@@ -35,6 +37,10 @@ def convert(modifiers: tuple[str, ...]) -> Operation:
     rounding = rounding_of(modifiers)
     whole = next((m for m in modifiers if m in ("rni", "rzi", "rmi", "rpi")), None)
     ftz = "ftz" in modifiers
+    if target in EIGHT_BIT_PAIRS:
+        return _to_eight_bits(target.removesuffix("x2"), source, "relu" in modifiers)
+    if source in EIGHT_BIT_PAIRS:
+        return _from_eight_bits(source.removesuffix("x2"), "relu" in modifiers)
     if target.endswith("x2"):
         half = target.removesuffix("x2")
 
@@ -51,6 +57,27 @@ def convert(modifiers: tuple[str, ...]) -> Operation:
     if is_float[target]:
         return lambda a: _finish(_integer_to_float(a, source, target, rounding), target, modifiers)
     return lambda a: _integer_to_integer(a, source, target, "sat" in modifiers)
+
+
+def _to_eight_bits(kind: str, source: str, relu: bool) -> Operation:
+    """Two f32, or one f16x2, to e4m3x2 or e5m2x2: the first (the upper half) becomes the upper byte."""
+
+    def narrow(a: Lanes, origin: str) -> Lanes:
+        return to_eight_bits(to_double(rectify(a, origin) if relu else a, origin), kind)
+
+    if source == "f32":
+        return lambda a, b: narrow(a, "f32") << U(8) | narrow(b, "f32")
+    return lambda a: narrow(a >> U(16) & U(0xFFFF), "f16") << U(8) | narrow(a & U(0xFFFF), "f16")
+
+
+def _from_eight_bits(kind: str, relu: bool) -> Operation:
+    """e4m3x2 or e5m2x2 to f16x2, exactly."""
+
+    def widen(a: Lanes) -> Lanes:
+        bits = from_double(to_double(a & U(0xFF), kind), "f16")
+        return rectify(bits, "f16") if relu else bits
+
+    return lambda a: widen(a >> U(8)) << U(16) | widen(a)
 
 
 def _finish(bits: Lanes, kind: str, modifiers: tuple[str, ...]) -> Lanes:

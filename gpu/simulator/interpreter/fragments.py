@@ -29,12 +29,17 @@ class Fragment:
             raise ValueError(f"a fragment that does not cover its {self.shape} matrix")
 
     @property
+    def per(self) -> int:
+        """Elements of a register: 32 bits hold several, 64 bits one."""
+        return max(1, 32 // self.width)
+
+    @property
     def registers(self) -> int:
-        return int(self.row.shape[1]) * self.width // 32
+        return int(self.row.shape[1]) // self.per
 
     def gather(self, registers: list[Lanes]) -> Lanes:
         """Matrix of bit patterns from registers of 32 lanes."""
-        per = 32 // self.width
+        per = self.per
         matrix = np.zeros(self.shape, np.uint64)
         for i in range(self.row.shape[1]):
             part = (registers[i // per] >> np.uint64(i % per * self.width)) & mask(self.width)
@@ -43,7 +48,7 @@ class Fragment:
 
     def known(self, registers: list[Flags]) -> Flags:
         """Matrix of defined bits; an element held twice is defined iff all its holders are."""
-        per = 32 // self.width
+        per = self.per
         matrix = np.ones(self.shape, bool)
         for i in range(self.row.shape[1]):
             np.logical_and.at(matrix, (self.row[:, i], self.column[:, i]), registers[i // per])
@@ -51,7 +56,7 @@ class Fragment:
 
     def scatter(self, matrix: Lanes) -> list[Lanes]:
         """Registers of 32 lanes from a matrix of bit patterns."""
-        per = 32 // self.width
+        per = self.per
         registers = [np.zeros(WARP, np.uint64) for _ in range(self.registers)]
         for i in range(self.row.shape[1]):
             registers[i // per] |= matrix[self.row[:, i], self.column[:, i]] << np.uint64(i % per * self.width)
@@ -59,7 +64,7 @@ class Fragment:
 
     def scatter_known(self, matrix: Flags) -> list[Flags]:
         """Defined bits of those registers: all of their elements must be."""
-        per = 32 // self.width
+        per = self.per
         registers = [np.ones(WARP, bool) for _ in range(self.registers)]
         for i in range(self.row.shape[1]):
             registers[i // per] &= matrix[self.row[:, i], self.column[:, i]]
@@ -73,11 +78,11 @@ def _table(elements: list[tuple[Places, Places]], shape: tuple[int, int], width:
 
 
 def a_fragment(shape: str, width: int) -> Fragment:
-    """A of mma.m16n8kK (or m8n8k16) with elements of `width` bits."""
+    """A of mma.m16n8kK (or m8n8kK) with elements of `width` bits."""
     m, k = _m(shape), _k(shape)
-    per = 32 // width
+    per = max(1, 32 // width)
     elements = []
-    for register in range(m * k * width // 1024):
+    for register in range(m * k // (32 * per)):
         upper = register % 2 if m == 16 else 0
         right = register // 2 if m == 16 else register
         for i in range(per):
@@ -87,8 +92,8 @@ def a_fragment(shape: str, width: int) -> Fragment:
 
 def b_fragment(shape: str, width: int) -> Fragment:
     """B (K x 8)."""
-    k, per = _k(shape), 32 // width
-    elements = [(T * per + i + register * 4 * per, G) for register in range(k * 8 * width // 1024) for i in range(per)]
+    k, per = _k(shape), max(1, 32 // width)
+    elements = [(T * per + i + register * 4 * per, G) for register in range(k * 8 // (32 * per)) for i in range(per)]
     return _table(elements, (k, 8), width)
 
 

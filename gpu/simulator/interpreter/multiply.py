@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadsparse.gpu.simulator.interpreter.dot import convert_addend, dot
+from loadsparse.gpu.simulator.interpreter.dot import convert_addend, core_of, dot
+from loadsparse.gpu.simulator.interpreter.floats import fma
 from loadsparse.gpu.simulator.interpreter.fragments import Fragment, a_fragment, b_fragment, c_fragment
 from loadsparse.gpu.simulator.interpreter.loads import elements
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, signed, unsigned
 from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
 from loadsparse.gpu.simulator.interpreter.warp import Warp
-from loadsparse.gpu.simulator.program import Immediate, Instruction, Operand
+from loadsparse.gpu.simulator.program import WIDTH, Immediate, Instruction, Operand
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
 
 Execute = Callable[[Warp, Flags], None]
 U = np.uint64
-ELEMENT = {"f16": 16, "bf16": 16, "tf32": 32, "f32": 32, "s32": 32, "s8": 8, "u8": 8}
+ELEMENT = {kind: WIDTH[kind] for kind in ["f16", "bf16", "tf32", "f32", "f64", "s32", "s8", "u8", "e4m3", "e5m2"]}
 
 
 def product(arch: str, a: Lanes, b: Lanes, c: Lanes, types: tuple[str, ...], satfinite: bool) -> Lanes:
@@ -31,14 +32,26 @@ def product(arch: str, a: Lanes, b: Lanes, c: Lanes, types: tuple[str, ...], sat
         if satfinite:
             wide = np.clip(wide, -(1 << 31), (1 << 31) - 1)
         return unsigned(wide, 32)
+    if d_type == "f64":
+        return _fused(a, b, c)
     m, n = c.shape
     left = np.broadcast_to(a[:, None, :], (m, n, a.shape[1]))
     right = np.broadcast_to(b.T[None, :, :], (m, n, b.shape[0]))
-    return dot(arch, left, right, convert_addend(c, c_type, d_type), a_type, d_type)
+    return dot(arch, left, right, convert_addend(c, c_type, d_type), (a_type, b_type), d_type)
 
 
 def _numbers(bits: Lanes, kind: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     return signed(bits, 8) if kind == "s8" else bits.astype(np.int64)
+
+
+def _fused(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
+    """f64: one fused multiply-add after the other, k ascending, each rounded to nearest."""
+    add = fma(("rn", "f64"))
+    left, right = np.broadcast_arrays(a[:, :, None], b[None, :, :])
+    total = c.reshape(-1)
+    for k in range(a.shape[1]):
+        total = add(left[:, k].reshape(-1), right[:, k].reshape(-1), total)
+    return total.reshape(c.shape)
 
 
 class Registers:
@@ -47,7 +60,8 @@ class Registers:
     def __init__(self, place: Place, operand: Operand, fragment: Fragment) -> None:
         self.fragment = fragment
         registers = elements(operand, fragment.registers)
-        self.read = [source(place, register, "b32") for register in registers]
+        self.width = max(32, fragment.width)
+        self.read = [source(place, register, f"b{self.width}") for register in registers]
         self.rows = [rows(place, register) for register in registers]
         self.place, self.registers = place, registers
 
@@ -60,7 +74,7 @@ class Registers:
     def put(self, warp: Warp, lanes: Flags, matrix: Lanes, known: Flags) -> None:
         bits, flags = self.fragment.scatter(matrix), self.fragment.scatter_known(known)
         for register, value, flag in zip(self.registers, bits, flags, strict=True):
-            destination(self.place, register, 32)(warp, lanes, value, flag)
+            destination(self.place, register, self.width)(warp, lanes, value, flag)
 
 
 def result_known(a: Flags, b: Flags, c: Flags) -> Flags:
@@ -81,6 +95,8 @@ def _mma(machine: Machine, place: Place, instruction: Instruction, index: int) -
     a = Registers(place, operands[1], a_fragment(shape, ELEMENT[types[1]]))
     b = Registers(place, operands[2], b_fragment(shape, ELEMENT[types[2]]))
     arch, satfinite = machine.request.arch, "satfinite" in modifiers
+    if types[0] in ("f16", "f32"):
+        core_of(arch, types[1])
 
     def execute(warp: Warp, lanes: Flags) -> None:
         matrix = product(arch, a.matrix(warp), b.matrix(warp), c.matrix(warp), types, satfinite)
@@ -126,7 +142,7 @@ def _sparse(
         left, right, addend = a.matrix(warp), b.matrix(warp), c.matrix(warp)
         chosen = right[columns.astype(np.int64)].transpose(0, 2, 1)
         wide = np.broadcast_to(left[:, None, :], chosen.shape)
-        matrix = dot(arch, wide, chosen, convert_addend(addend, types[3], types[0]), types[1], types[0])
+        matrix = dot(arch, wide, chosen, convert_addend(addend, types[3], types[0]), (types[1], types[2]), types[0])
         known = result_known(a.known(warp) & sure[:, None], b.known(warp), c.known(warp))
         d.put(warp, lanes, matrix, known)
 

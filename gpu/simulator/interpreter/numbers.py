@@ -20,6 +20,8 @@ FORMATS = {
     "tf32": (11, -126, 127),
     "f32": (24, -126, 127),
     "f64": (53, -1022, 1023),
+    "e4m3": (4, -6, 8),
+    "e5m2": (3, -14, 15),
 }
 """Precision in bits (hidden one included), least and greatest exponent."""
 
@@ -44,6 +46,12 @@ def to_double(bits: Lanes, kind: str) -> NDArray[np.float64]:
         return bits.view(np.float64)
     if kind == "f16":
         return bits.astype(np.uint16).view(np.float16).astype(np.float64)
+    if kind == "e5m2":
+        return to_double(bits << np.uint64(8), "f16")
+    if kind == "e4m3":
+        size = bits & np.uint64(0x7F)
+        value = 256.0 * to_double((bits & np.uint64(0x80)) << np.uint64(8) | size << np.uint64(7), "f16")
+        return np.where(size == 0x7F, np.nan, value)
     if kind == "bf16":
         return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
     if kind == "tf32":
@@ -67,6 +75,18 @@ def from_double(values: NDArray[np.float64], kind: str, rounding: str = "rn") ->
             bits = bits >> np.uint64(16) if kind == "bf16" else bits
     bits[np.isnan(values)] = NAN[kind]
     return bits
+
+
+def to_eight_bits(values: NDArray[np.float64], kind: str) -> Lanes:
+    """Bits of `values` rounded to e4m3 or e5m2; what is too large becomes the largest number, NaN 0x7F (.satfinite)."""
+    largest = {"e4m3": 448.0, "e5m2": 57344.0}[kind]
+    rounded = np.clip(_round(values, kind, "rn"), -largest, largest)
+    if kind == "e5m2":
+        bits = from_double(rounded, "f16") >> np.uint64(8)
+    else:
+        half = from_double(rounded / 256.0, "f16")
+        bits = half >> np.uint64(8) & np.uint64(0x80) | half >> np.uint64(7) & np.uint64(0x7F)
+    return np.where(np.isnan(values), np.uint64(0x7F), bits)
 
 
 def _round(values: NDArray[np.float64], kind: str, rounding: str) -> NDArray[np.float64]:

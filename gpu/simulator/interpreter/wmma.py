@@ -36,7 +36,7 @@ def fragment(shape: str, role: str, kind: str, registers: int) -> Fragment:
     m, n, k = (int(number) for number in found.groups())
     size = {"a": (m, k), "b": (k, n), "c": (m, n), "d": (m, n)}[role]
     width = ELEMENT[kind]
-    per_lane = registers * 32 // width
+    per_lane = registers * max(1, 32 // width)
     if 32 * per_lane < size[0] * size[1]:
         raise TypeError(f"{registers} registers do not hold a {size[0]} x {size[1]} matrix of {kind}")
     cells = (LANES[:, None] * per_lane + np.arange(per_lane)) % (size[0] * size[1])
@@ -87,9 +87,9 @@ def _move(machine: Machine, place: Place, instruction: Instruction, index: int, 
     default = layout.shape[1] if by_row else layout.shape[0]
     registers = elements(register_operand, _count(register_operand))
     width = layout.width
-    step, per, space = width // 8, 32 // width, memory.space_of(modifiers)
-    writers = [destination(place, register, 32) for register in registers] if loads else []
-    read = [] if loads else [source(place, register, "b32") for register in registers]
+    step, per, space = width // 8, layout.per, memory.space_of(modifiers)
+    writers = [destination(place, register, max(32, width)) for register in registers] if loads else []
+    read = [] if loads else [source(place, register, f"b{max(32, width)}") for register in registers]
     read_rows = [rows(place, register) for register in registers]
 
     def execute(warp: Warp, lanes: Flags) -> None:
