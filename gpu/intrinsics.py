@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba.cuda import types
-from numba.cuda.core import errors
-from numba.cuda.extending import intrinsic
+
+from loadsparse.gpu.numba_target import errors, intrinsic, types
 
 U32, U64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 MEMORY = "~{memory}"
