@@ -191,10 +191,7 @@ def _executed(name: str, a: NDArray[np.float16], n: int, arch: str, splits: int 
         "mma": metrics["smsp__inst_executed_pipe_tensor_op_hmma.sum"],
         "multiply_adds": multiplies,
     }
-    try:
-        made = [_resources(step.ptx, arch) for step in launch.steps if step.entry != "reduce_splits"]
-    except compiler.NoCompiler:
-        return Counts(values, tuple(str(hazard) for hazard in report.hazards), len(launch.splits), {})
+    made = [_resources(step.ptx, arch) for step in launch.steps if step.entry != "reduce_splits"]
     first = launch.steps[0]
     resources = {
         "registers": max(one["registers"] for one in made),

@@ -9,10 +9,10 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 ARCHES = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_120")
 """GPU architectures that the compilers accept."""
@@ -20,20 +20,6 @@ ARCHES = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_12
 
 class CompileError(ValueError):
     """A source that does not compile; the message is one line that says why."""
-
-
-class NoCompiler(CompileError):
-    """NVIDIA's compiler, which has wheels for Linux and Windows, is not installed."""
-
-
-def nvidia(module: str, purpose: str) -> Any:
-    """A module of NVIDIA's compiler (`cuda.bindings`).  Raises NoCompiler."""
-    try:
-        return import_module(f"cuda.bindings.{module}")
-    except ImportError as error:
-        raise NoCompiler(
-            f"{purpose} needs NVIDIA's compiler, which is not here (it has wheels for Linux and Windows)"
-        ) from error
 
 
 class Resources(TypedDict):
@@ -78,11 +64,8 @@ def lines_of_inlined_code() -> Iterator[None]:
 
     Left alone, lines above the kernel's `def` become that of the `def`, and lines of other files pass as the kernel's.
     """
-    from loadsparse.gpu.numba_target import Lower
+    from numba.cuda.lowering import Lower
 
-    if Lower is None:
-        yield
-        return
     adjust = Lower._adjust_line_if_prologue
 
     def line(self: Any, number: int) -> int:
@@ -105,19 +88,17 @@ def numba(
     name: str | None = None,
     launch_bounds: Any = None,
     registers: int | None = None,
-    backend: Literal["nvidia", "llvm"] | None = None,
 ) -> str:
     """PTX of a Numba-CUDA kernel, with source lines.
 
     `signature` is a Numba signature or its text ("void(uint64, uint32)"); the entry is called `name`, by default the
     function's own.  `f` may be a plain function or one decorated with cuda.jit.  `launch_bounds`: threads per block, or
-    (threads, blocks per SM); `registers`: most registers per thread (.maxnreg).  `backend`: NVIDIA's compiler or LLVM's
-    (`nvptx`); None: NVIDIA's where it is installed.  Raises CompileError with the compiler's reason.
+    (threads, blocks per SM); `registers`: most registers per thread (.maxnreg).  Raises CompileError with the compiler's reason.
     """
+    from numba import cuda
     from numba.core.errors import NumbaError as CoreError
+    from numba.cuda.core.errors import NumbaError
     from numba.cuda.cudadrv.error import NvvmWarning
-
-    from loadsparse.gpu.numba_target import compile_kernel, errors, with_directive
 
     function = getattr(f, "py_func", f)
     cc = capability(arch)
@@ -125,13 +106,15 @@ def numba(
         with device_functions_for(cc), lines_of_inlined_code(), warnings.catch_warnings():
             # NVVM only warns of an operand that had to be a constant, and leaves the instruction out
             warnings.filterwarnings("error", "(?s).*error: ", NvvmWarning)
-            ptx = compile_kernel(function, signature, cc, backend=backend, lineinfo=True, launch_bounds=launch_bounds)
-    except (errors.NumbaError, CoreError, NvvmWarning, NotImplementedError, RuntimeError) as error:
+            ptx, _ = cuda.compile(
+                function, signature, device=False, abi="numba", lineinfo=True, cc=cc, launch_bounds=launch_bounds
+            )
+    except (NumbaError, CoreError, NvvmWarning) as error:
         reason = " ".join(str(error).split())
         raise CompileError(f"{function.__name__}: Numba cannot compile it: {reason[:400]}") from error
-    text = ptx.replace(entries(ptx)[0], name or function.__name__)
+    text = str(ptx).replace(entries(ptx)[0], name or function.__name__)
     if registers is not None:
-        text = with_directive(text, f".maxnreg {registers}\n")
+        text = re.sub(r"^(?=\{)", f".maxnreg {registers}\n", text, count=1, flags=re.MULTILINE)
     return mark_uniform(text)
 
 
@@ -194,7 +177,7 @@ def cuda(source: str, arch: str = "sm_80", *options: str, name: str = "kernel.cu
 
     Raises CompileError with the first error line.
     """
-    nvrtc = nvidia("nvrtc", "CUDA C++")
+    from cuda.bindings import nvrtc
 
     def call(result: tuple[Any, ...]) -> Any:
         if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
@@ -223,7 +206,8 @@ def cuda(source: str, arch: str = "sm_80", *options: str, name: str = "kernel.cu
 
 def cubin(ptx: str, arch: str = "sm_80") -> tuple[bytes, str]:
     """Machine code of a PTX module and the linker's information log, through nvJitLink.  Raises CompileError."""
-    nvjitlink = nvidia("nvjitlink", "machine code")
+    from cuda.bindings import nvjitlink
+
     capability(arch)
     options = [f"-arch={arch}", "-lineinfo", "-verbose"]
     handle = nvjitlink.create(len(options), options)

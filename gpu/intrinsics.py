@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-
-from loadsparse.gpu.numba_target import errors, intrinsic, types
+from numba.cuda import types
+from numba.cuda.core import errors
+from numba.cuda.extending import intrinsic
 
 U32, U64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 MEMORY = "~{memory}"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 from numpy.typing import NDArray
 
+from loadsparse.gpu.compiler import CompileError
 from loadsparse.gpu.launch import Launch
 
 if TYPE_CHECKING:
@@ -39,8 +40,20 @@ class Kernel(Protocol):
     def plan(self, encoded: Any, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch: ...
 
 
+def _check_compiler() -> None:
+    """Raises CompileError where the kernels' compiler is not installed."""
+    try:
+        import loadsparse.gpu.intrinsics  # noqa: F401
+    except ImportError as error:
+        raise CompileError(
+            "kernels are compiled by numba-cuda, which is not here (it has wheels for Linux and Windows); "
+            "oracles, balancing, theory and PTX text that exists already do not need it"
+        ) from error
+
+
 def known() -> dict[str, Kernel]:
-    """All kernels by name, best first."""
+    """All kernels by name, best first.  Raises CompileError (a ValueError) where their compiler is not installed."""
+    _check_compiler()
     from loadsparse.gpu.kernels.bitmap import AdaptiveKernel, BitmapKernel
     from loadsparse.gpu.kernels.dense import DenseKernel
     from loadsparse.gpu.kernels.lscd import Lscd
@@ -70,6 +83,7 @@ def get(name: str) -> Kernel: ...
 def get(name: str) -> Any:
     """The kernel of that name.  Raises ValueError that lists the known names."""
     if name in GROUPED:
+        _check_compiler()
         from loadsparse.gpu.kernels.grouped import Grouped
 
         return Grouped(name.removeprefix("grouped_"))

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba.cuda import types
+from numba.cuda.extending import intrinsic
 
 from loadsparse.gpu.intrinsics import F32, U32, U64, WIDE, WORD, constant, emit, unpack
-from loadsparse.gpu.numba_target import intrinsic, types
 
 
 @intrinsic

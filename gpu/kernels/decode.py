@@ -16,9 +16,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba.cuda import types
+from numba.cuda.extending import intrinsic
 
 from loadsparse.gpu.intrinsics import U32, WORD, constant, emit, product, unpack
-from loadsparse.gpu.numba_target import intrinsic, types
 from loadsparse.reference.formats.lane_bitmap import BITMAP, HEADER
 
 VALUES = HEADER + BITMAP

@@ -14,6 +14,8 @@ from typing import Any
 
 from llvmlite import ir
 from numba import cuda, uint32
+from numba.cuda import types
+from numba.cuda.extending import intrinsic
 
 from loadsparse.gpu.intrinsics import (
     PAIR,
@@ -28,7 +30,6 @@ from loadsparse.gpu.intrinsics import (
     unpack,
 )
 from loadsparse.gpu.kernels.decode import operation, scan
-from loadsparse.gpu.numba_target import intrinsic, types
 from loadsparse.reference.formats.delta import HEADER, OCTET, STREAM
 
 SPREAD = {

@@ -52,23 +52,25 @@ class Runner:
     def ptx(self, types: tuple[Any, ...]) -> str:
         """The PTX of the kernel for these Numba argument types."""
         from loadsparse.gpu import compiler
-        from loadsparse.gpu.numba_target import compile_kernel
         from loadsparse.gpu.simulator.frontend.linker import link
 
+        cuda: Any = import_module("numba.cuda")
         if types not in self._ptx:
             asked = self.dispatcher.targetoptions
             capability = compiler.capability(self.arch)
             with device_functions_for(capability):
-                code = compile_kernel(
+                code, _ = cuda.compile(
                     self.dispatcher.py_func,
                     types,
-                    capability,
+                    device=False,
+                    abi="numba",
+                    cc=capability,
                     lineinfo=True,
                     fastmath=bool(asked.get("fastmath")),
                     opt=bool(asked.get("opt", True)),
                     launch_bounds=asked.get("launch_bounds"),
                 )
-            self._ptx[types] = link([code])
+            self._ptx[types] = link([str(code)])
         return self._ptx[types]
 
     def _launch(self, grid: Any, block: Any, shared: int, arguments: tuple[Any, ...]) -> Report:
@@ -169,8 +171,7 @@ def expand(kind: Any, value: Any, addresses: dict[int, int]) -> Iterator[Any]:
     An array becomes: two null pointers (meminfo, parent), its number of elements, bytes per element, data pointer,
     extents, strides in bytes.  Raises TypeError for a type without a place in the ABI.
     """
-    from loadsparse.gpu.numba_target import types
-
+    types: Any = import_module("numba.cuda.types")
     if isinstance(kind, types.Array):
         array = np.asarray(value)
         yield from (0, 0, array.size, array.itemsize, addresses[_pointer(array)], *array.shape, *array.strides)
