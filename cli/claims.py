@@ -11,9 +11,10 @@ import typer
 
 from loadsparse.cli.console import Json, Plain, bad_input, console
 
-STATUSES = ("proved", "counted", "compiled", "predicted", "cited", "false without condition", "not yet")
-"""proved: by derivation and test, or bit for bit; counted: by the simulator; compiled: read off SASS; predicted: by the
-performance model; cited: said or measured by others; false without condition: a test holds a counterexample."""
+STATUSES = ("proved", "counted", "compiled", "measured", "predicted", "cited", "false without condition", "not yet")
+"""proved: by derivation and test, or bit for bit; counted: by the simulator; compiled: read off SASS; measured: by a benchmark
+on the CPU, on the machine and the day that the row names; predicted: by the performance model; cited: said or measured
+by others; false without condition: a test holds a counterexample."""
 
 
 def ledger() -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 WIDTHS = (8, 16, 32, 64)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-DEFAULT = ["cublas", "sputnik", "sparta", "flash-llm", "lscd", "bitmap"]
+DEFAULT = ["cublas", "sputnik", "sparta", "flash-llm", "lscd", "bitmap", "adaptive"]
 MODEL_DEFAULT = ["fastertransformer", "deepspeed", "flash-llm", "lscd", "bitmap"]
 
 
@@ -113,7 +113,9 @@ def command(
     kernels: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Kernels; none means all. With --model also fastertransformer, deepspeed.", show_default=False
+            help="cublas, sputnik, sparta, flash-llm, lscd, bitmap, adaptive (these if none is given), spinfer, twofour; "
+            "with --model also fastertransformer, deepspeed.",
+            show_default=False,
         ),
     ] = None,
     shape: Annotated[str, typer.Option(help="M,N,K of one product C[M,N] = A[M,K] x B[K,N].")] = "36864,8,9216",

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from loadsparse.reference import routing
 
 MOST_BYTES = 1 << 30  # of a file, unpacked
+Element = TypeVar("Element", bound=np.generic)
 _PACKAGED = Path(__file__).parent / "data" / "deepseekmoe_traces.npz"
 
 
@@ -42,6 +44,8 @@ class Trace:
             )
         routing.add_bias(self.scores, self.bias)
         _ = self.loads
+        if not np.diff(np.sort(self.choices, axis=1), axis=1).all():
+            raise ValueError("a token chooses one expert twice")
 
     @property
     def k(self) -> int:
@@ -56,6 +60,9 @@ class Trace:
 
 def load(path: str | Path | None = None) -> dict[str, Trace]:
     """All traces of a file by name, the packaged ones without a path; ValueError names what is wrong with the file.
+
+    The file is an .npz of three arrays per layer: "ARM/LAYER/scores" float [T, E], the router's scores without bias;
+    "ARM/LAYER/choices" integer [T, K], the experts that were chosen; "ARM/LAYER/bias" float [E], zeros where there is none.
 
     >>> sorted(load())[:2]
     ['loss-1e-2/1', 'loss-1e-2/2']
@@ -82,12 +89,20 @@ def _read(stream: BinaryIO) -> dict[str, Trace]:
         return {
             name: Trace(
                 name,
-                found[f"{name}/scores"].astype(np.float16),
-                found[f"{name}/choices"].astype(np.int64),
-                found[f"{name}/bias"].astype(np.float64),
+                _cast(found, f"{name}/scores", "f", np.float16),
+                _cast(found, f"{name}/choices", "iu", np.int64),
+                _cast(found, f"{name}/bias", "f", np.float64),
             )
             for name in names
         }
+
+
+def _cast(found: Mapping[str, npt.NDArray[Any]], name: str, kinds: str, to: type[Element]) -> npt.NDArray[Element]:
+    array = found[name]
+    if array.dtype.kind not in kinds:
+        raise ValueError(f"{name} has dtype {array.dtype}, expected {'floats' if kinds == 'f' else 'integers'}")
+    with np.errstate(over="ignore"):  # too large for a float16 becomes infinite, which is refused
+        return array.astype(to)
 
 
 def get(name: str, path: str | Path | None = None) -> Trace:

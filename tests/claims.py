@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEDGER = ROOT / "cli" / "claims.json"
 PROMISES = ROOT / "tests" / "promises.json"
 FIELDS = ("id", "source", "phrase", "assumption", "function", "status")
-STRENGTH = ("not yet", "false without condition", "cited", "predicted", "compiled", "counted", "proved")
+STRENGTH = ("not yet", "false without condition", "cited", "predicted", "measured", "compiled", "counted", "proved")
 """Weakest first."""
 
 

@@ -107,6 +107,12 @@ class Gpu:
             raise PerfError(
                 f"{where}: shared_per_block {self.shared_per_block} exceeds shared_per_sm {self.shared_per_sm}"
             )
+        multiplied = 2 * self.fma_lanes_per_clock * self.sms * self.clock_mhz * 1e6 / 1e12
+        if not multiplied / 1.2 <= self.fp32_tflops <= 1.2 * multiplied:
+            raise PerfError(
+                f"{where}: {self.fma_lanes_per_clock} multiply-adds a clock on {self.sms} multiprocessors give "
+                f"{multiplied:.1f} TFLOP/s, but fp32_tflops is {self.fp32_tflops}"
+            )
         issued = 4 * self.sms * self.clock_mhz * 1e6 * 4096 / self.mma_interval / 1e12
         if issued > 1.1 * self.tensor_tflops:
             raise PerfError(

@@ -156,12 +156,7 @@ def predict(
         raise PerfError(f"l2 must be 'warm' or 'flushed', got {l2!r}")
     done = work(kernel, m, n, k, 1 - sparsity, device, values, split_k=split_k, l2=l2)
     seconds = done.seconds(values.join)
-    notes = outside(kernel, n, sparsity, device)
-    notes += [
-        f"{name} = {size} is outside the tested range {TESTED[0]} to {TESTED[1]}"
-        for name, size in (("M", m), ("K", k))
-        if not TESTED[0] <= size <= TESTED[1]
-    ]
+    notes = outside(kernel, n, sparsity, device) + untested_sizes(m, k)
     if l2 == "flushed" and done != work(kernel, m, n, k, 1 - sparsity, device, values, split_k=split_k):
         notes.append("flushed L2: every measurement used is of a warm one")
     spread = values.spread[kernel if kernel in values.spread else "flash-llm"]
@@ -210,6 +205,15 @@ def outside(kernel: str, n: int, sparsity: float, gpu: Gpu) -> list[str]:
     if kernel == "spinfer":
         notes.append("spinfer: instructions counted, never timed here; registers and shared memory as published")
     return notes
+
+
+def untested_sizes(m: int, k: int) -> list[str]:
+    """Which of M and K no measured product had."""
+    return [
+        f"{name} = {size} is outside the tested range {TESTED[0]} to {TESTED[1]}"
+        for name, size in (("M", m), ("K", k))
+        if not TESTED[0] <= size <= TESTED[1]
+    ]
 
 
 def work(
@@ -352,9 +356,9 @@ def sensitivities(
 ) -> dict[str, float]:
     """What if: relative change of the time when one thing is made better by `change`.  -0.05 means 5% faster.
 
-    Things of the GPU: DRAM and L2 bandwidth, clock, multiprocessors (whole ones), shared-memory wavefronts, integer and
-    logic instructions and population counts per clock.  Things of the software: the cost of a call, latency left in sight
-    at barriers and between instructions.
+    Things of the GPU: DRAM and L2 bandwidth, clock, multiprocessors (whole ones), shared-memory wavefronts, Tensor Cores,
+    and the lanes of each other pipe.  Things of the software: the cost of a call, latency left in sight at barriers and
+    between instructions.
     """
     device, values = load(gpu), fitted()
     base = predict(kernel, m, n, k, sparsity, device).seconds
@@ -371,7 +375,13 @@ def sensitivities(
             values,
         ),
         "shared memory": (device.changed(shared_bytes_per_clock=device.shared_bytes_per_clock * more), values),
+        "tensor cores": (
+            device.changed(mma_interval=device.mma_interval / more, tensor_tflops=device.tensor_tflops * more),
+            values,
+        ),
         "integer and logic": (device.changed(alu_lanes_per_clock=device.alu_lanes_per_clock * more), values),
+        "multiply-add": (device.changed(fma_lanes_per_clock=device.fma_lanes_per_clock * more), values),
+        "load and store": (device.changed(lsu_lanes_per_clock=device.lsu_lanes_per_clock * more), values),
         "population counts": (device.changed(popc_lanes_per_clock=device.popc_lanes_per_clock * more), values),
         "call": (device, replace(values, call=values.call / more)),
         "exposed latency": (device, replace(values, exposed_share=values.exposed_share / more)),

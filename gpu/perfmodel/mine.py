@@ -7,7 +7,7 @@ from typing import Any
 from loadsparse.gpu import compiler
 from loadsparse.gpu.perfmodel.constants import fitted
 from loadsparse.gpu.perfmodel.gpu import Gpu, load
-from loadsparse.gpu.perfmodel.kernel import Prediction, check_shape, tiled
+from loadsparse.gpu.perfmodel.kernel import Prediction, check_shape, outside, tiled, untested_sizes
 from loadsparse.gpu.perfmodel.tile import Counts, Tile
 
 SPREAD = 0.3
@@ -58,7 +58,7 @@ def predict_mine(kernel: Any, m: int, n: int, k: int, sparsity: float, gpu: str 
         seconds / (1 + SPREAD),
         seconds * (1 + SPREAD),
         {**best.overlapping, **best.added},
-        (note,),
+        (note, *outside(kernel.name, n, sparsity, device), *untested_sizes(m, k)),
         best.split_k,
         best.resident_blocks,
     )

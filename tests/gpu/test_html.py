@@ -2,9 +2,7 @@
 
 # ruff: noqa: E501  (scripts of one line)
 
-import os
 import re
-import shutil
 import subprocess
 from base64 import b64encode
 from hashlib import sha256
@@ -12,6 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from browser import BROWSER, FLAGS
 
 from loadsparse.gpu import compiler, profiling, sass, simulator
 from loadsparse.gpu.launch import Step
@@ -182,20 +181,6 @@ def test_operations_and_bytes_by_hand():
     roof = roofline.ROOFS["sm_80"]
     assert here.bound(roof) == "memory"
     assert here.ceiling(roof) == roof.bandwidth * here.intensity
-
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: the page is not clicked")

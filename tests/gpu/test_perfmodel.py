@@ -166,9 +166,23 @@ def test_every_pipe_is_a_part_and_can_bind() -> None:
     device = load("a100-80gb")
     for pipe, lanes in (("alu", "alu_lanes_per_clock"), ("fma", "fma_lanes_per_clock"), ("lsu", "lsu_lanes_per_clock"),
                         ("popc", "popc_lanes_per_clock")):  # fmt: skip
-        found = predict("bitmap", 36864, 16, 9216, 0.8, replace(device, **{lanes: 1}))
+        found = predict("bitmap", 36864, 16, 9216, 0.8, device.changed(**{lanes: 1}))
         assert found.bound == pipe
     assert sensitivities("bitmap", 36864, 16, 9216, 0.8, replace(device, alu_lanes_per_clock=1024))
+
+
+@pytest.mark.parametrize(
+    ("lanes", "what"),
+    [
+        ("alu_lanes_per_clock", "integer and logic"), ("lsu_lanes_per_clock", "load and store"),
+        ("popc_lanes_per_clock", "population counts"),
+    ],
+)  # fmt: skip
+def test_more_of_the_pipe_that_binds_helps_most(lanes: str, what: str) -> None:
+    found = sensitivities("bitmap", 36864, 16, 9216, 0.8, replace(A100, **{lanes: 1}))
+    hardware = {name: gain for name, gain in found.items() if name not in ("clock", "multiprocessors")}
+    assert min(hardware, key=lambda name: hardware[name]) == what
+    assert found[what] < -0.05
 
 
 def test_roofline_by_hand() -> None:
@@ -269,6 +283,10 @@ def described(**changes: object) -> dict[str, object]:
     ({"l2_gbs": 1000}, "below dram_read_gbs"),
     ({"shared_per_block": 165 * 1024}, "exceeds shared_per_sm"),
     ({"mma_interval": 4}, "more than tensor_tflops"),
+    ({"fp32_tflops": 40}, "give 19.5 TFLOP/s, but fp32_tflops is 40"),
+    ({"fma_lanes_per_clock": 128}, "give 39.0 TFLOP/s"),
+    ({"alu_lanes_per_clock": 0}, "alu_lanes_per_clock = 0 is impossible"),
+    ({"lsu_lanes_per_clock": True}, "must be a number"),
     ({"dram_peak_gbs": math.nan}, "impossible"),
     ({"name": ""}, "must be a text"),
     ({"colour": "green"}, "unknown field 'colour'"),

@@ -51,6 +51,27 @@ def test_a_text_names_a_trace_of_a_file(tmp_path: Path) -> None:
         traces.find(f"{tmp_path / 'none.npz'}:a/1")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("scores", np.ones((3, 4), complex), "scores has dtype complex128, expected floats"),
+        ("scores", np.full((3, 4), 1e30), "scores must be finite"),
+        ("choices", np.zeros((3, 2)), "choices has dtype float64, expected integers"),
+        ("choices", np.ones((3, 2), int), "chooses one expert twice"),
+        ("choices", np.array([[0, 4]] * 3), "must lie in 0..3"),
+        ("bias", np.full(4, np.nan), "finite"),
+        ("bias", np.array([None] * 4), "Object arrays"),
+    ],
+)
+def test_bad_arrays_of_a_stranger_are_refused(name: str, value: np.ndarray, said: str, tmp_path: Path) -> None:
+    """With nothing but the error: no warning about casts."""
+    good = {"scores": np.eye(3, 4), "choices": np.array([[0, 1]] * 3), "bias": np.zeros(4)}
+    arrays = {f"a/1/{key}": array for key, array in {**good, name: value}.items()}
+    np.savez(tmp_path / "t.npz", **arrays)
+    with pytest.raises(ValueError, match=said):
+        traces.load(tmp_path / "t.npz")
+
+
 def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = traces.Trace("a/1", np.zeros((1000, 4), np.float16), np.zeros((1000, 1), np.int64), np.zeros(4))
     traces.save(tmp_path / "t.npz", {"a/1": one})

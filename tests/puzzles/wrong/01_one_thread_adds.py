@@ -5,7 +5,7 @@ WRONG = [
     ("overwritten", "wrote to its input `a`", None, "def kernel(out, a, b):\n    a[0] += b[0]\n    out[0] = a[0]\n"),
     ("syntax", "cannot read", "def kernel", "def kernel(out, a, b)\n    out[0] = a[0] + b[0]\n"),
     ("name", "the name `c` is not known", "out[0]", "def kernel(out, a, b):\n    out[0] = a[0] + c[0]\n"),
-    ("missing", "no function 'kernel'", None, "def kernal(out, a, b):\n    out[0] = a[0] + b[0]\n"),
+    ("missing", "no function 'kernel'", None, "def kern(out, a, b):\n    out[0] = a[0] + b[0]\n"),
     ("missing", "takes 2 parameters, the puzzle has 3", None, "def kernel(out, a):\n    out[0] = a[0]\n"),
     ("bounds", "element 1 of `b`, which has 1", "b[1]", "def kernel(out, a, b):\n    out[0] = a[0] + b[1]\n"),
     (
