@@ -1,6 +1,7 @@
 """Where everything of a kernel lies: its functions, and the frames of its state spaces.  Both engines place by this.
 
-Recursion is refused at load, so every function has one fixed place in each frame: behind all of its callers.
+`recursion.py` has made copies of recursive functions, so every one has one fixed place in each frame: behind all of
+its callers.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import numpy as np
 
 from loadsparse.gpu.simulator import interpreter, report
 from loadsparse.gpu.simulator.arguments import bind
+from loadsparse.gpu.simulator.indirect import resolve_indirect_calls
 from loadsparse.gpu.simulator.layout import Layout, layout
 from loadsparse.gpu.simulator.limits import (
     ARCHITECTURES,
@@ -182,7 +183,7 @@ def load(ptx_text: str, arch: str = "sm_80") -> Module:
     not run on `arch`, and `LaunchError` for an architecture that is not simulated.
     """
     limits(arch)
-    program = parse(ptx_text)
+    program = parse(resolve_indirect_calls(ptx_text))
     _check_target(program, arch)
     return Module(program, arch)
 

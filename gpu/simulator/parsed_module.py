@@ -1,4 +1,4 @@
-"""The tree of a PTX module -> `Program`: module variables, functions, and no recursion."""
+"""The tree of a PTX module -> `Program`: module variables and functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from loadsparse.gpu.simulator.declarations import (
 )
 from loadsparse.gpu.simulator.program import (
     WIDTH,
-    Call,
     FunctionName,
     Immediate,
     Kernel,
@@ -29,6 +28,7 @@ from loadsparse.gpu.simulator.program import (
     PtxError,
     Variable,
 )
+from loadsparse.gpu.simulator.recursion import unroll
 
 
 class Module:
@@ -64,13 +64,13 @@ class Module:
                         f"'{kernel.name}' is defined twice", function.meta.line if hasattr(function.meta, "line") else 0
                     )
                 self.kernels[kernel.name] = kernel
-        self._refuse_recursion()
+        kernels = unroll(self.kernels)
         if self.frames["global"].size > MAXIMUM_VARIABLES:
             raise PtxError(
                 f"module variables take {self.frames['global'].size} bytes; at most {MAXIMUM_VARIABLES} are simulated"
             )
         variables = [value for value in self.scope.names.values() if isinstance(value, Variable)]
-        return Program(version, target, self.kernels, tuple(variables), self.text)
+        return Program(version, target, kernels, tuple(variables), self.text)
 
     def _global(self, tree: Tree[Token]) -> None:
         for declared in declarators(tree):
@@ -125,28 +125,3 @@ class Module:
             )
         address = (3 << 36) + target.offset + (integer(offset) if offset else 0)
         return (address & (1 << 8 * width) - 1).to_bytes(width, "little")
-
-    def _refuse_recursion(self) -> None:
-        calls = {
-            name: {
-                operand.callee.name: instruction
-                for instruction in kernel.instructions
-                for operand in instruction.operands
-                if isinstance(operand, Call)
-            }
-            for name, kernel in self.kernels.items()
-        }
-        done: set[str] = set()
-
-        def visit(name: str, path: tuple[str, ...]) -> None:
-            for callee, instruction in calls.get(name, {}).items():
-                if callee in path:
-                    raise PtxError(
-                        f"'{callee}' calls itself; recursion is not simulated", instruction.line, instruction.column
-                    )
-                if callee not in done:
-                    visit(callee, (*path, callee))
-            done.add(name)
-
-        for name in self.kernels:
-            visit(name, (name,))

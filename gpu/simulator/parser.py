@@ -62,7 +62,7 @@ def parse(text: str) -> Program:
     """The typed program of a PTX module.
 
     Raises `PtxError`, naming line and column, for text that is not PTX, an opcode or modifier that is not in
-    `opcodes.OPCODES`, an undeclared or twice declared name, and recursive calls.  Newer `.version` lines are accepted.
+    `opcodes.OPCODES`, an undeclared or twice declared name, and a recursive entry.  Newer `.version` lines are accepted.
     """
     if len(text) > MAXIMUM_TEXT:
         raise PtxError(f"{len(text)} characters of PTX; at most {MAXIMUM_TEXT} are accepted")

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from two_engines import both
 
+from loadsparse.gpu import compiler, simulator
+
 K = 'extern "C" __global__ void k'
 CG = "#include <cooperative_groups/reduce.h>\nnamespace cg = cooperative_groups;\n"
 MMA = "#include <mma.h>\nusing namespace nvcuda;\n"
@@ -187,6 +189,47 @@ PROGRAMS = {
         lambda a, c: 3 * a + 1 + 3 * a**3,
         native=False,
     ),
+    "function pointers": Program(
+        "typedef float (*Op)(float, float); __device__ float plus(float a, float b) { return a + b; }\n"
+        "__device__ float times(float a, float b) { return a * b; }\n__device__ Op table[2] = {plus, times};\n" + K
+        + "(float* a, int* which, float* c) { c[threadIdx.x] = table[which[threadIdx.x]](a[threadIdx.x], 3); }",
+        (_small(32, np.float32, 1), integers(32, 0, 2), np.zeros(32, np.float32)),
+        lambda a, which, c: np.where(which, a * 3, a + 3),
+        native=False,
+    ),
+    "virtual functions": Program(
+        "struct S { float w; __device__ S(float w) : w(w) {} __device__ virtual float area() const = 0;"
+        "__device__ virtual float both(const S& o) const { return area() + o.area(); } };\n"
+        "struct Square : S { __device__ Square(float w) : S(w) {} __device__ float area() const override { return w * w; } };\n"
+        "struct Line : S { __device__ Line(float w) : S(w) {} __device__ float area() const override { return 5; } };\n" + K
+        + "(float* a, int n, float* c) { int t = threadIdx.x; Square s(a[t]); Line l(a[t]);"
+        "S *p = t % n ? (S*)&s : (S*)&l, *q = t % 2 ? (S*)&s : (S*)&l; c[t] = p->both(*q); }",
+        (_small(32, np.float32, 1), 3, np.zeros(32, np.float32)),
+        lambda a, n, c: sum(np.where(np.arange(32) % m, a * a, np.float32(5)) for m in (n, 2)),
+        native=False,
+    ),
+    "recursion": Program(
+        "__device__ __noinline__ int fib(int n) { return n < 2 ? n : fib(n - 1) + fib(n - 2); }\n"
+        "__device__ __noinline__ void sum(int n, int* up) { int mine[2] = {n, *up}; if (n) sum(n - 1, mine + 1);"
+        "*up = mine[0] + mine[1]; }  // each depth has its own frame\n" + K
+        + "(int* a, int* c) { int n = a[threadIdx.x], s = 0; sum(n, &s); c[threadIdx.x] = 1000 * fib(n) + s; }",
+        (integers(32, 0, 10), np.zeros(32, np.int32)),
+        lambda a, c: 1000 * np.array([0, 1, 1, 2, 3, 5, 8, 13, 21, 34])[a] + a * (a + 1) // 2,
+        native=False,
+    ),
+    "wmma f64": Program(
+        _wmma((8, 8, 4), "double", "double"),
+        (_small(32, np.float64, 1), _small(32, np.float64, 2), _small(64, np.float64, 3), np.zeros(64)),
+        _product(8, 8, 4),
+        native=False,
+    ),
+    "8-bit floats": Program(
+        "#include <cuda_fp8.h>\n" + K
+        + "(float* a, float* c) { int t = threadIdx.x; float4 v = make_float4(a[t], 2 * a[t], 300, -a[t]);"
+        "__nv_fp8x4_e4m3 q(v); float4 w(q); __nv_fp8_e5m2 r(a[t]); c[t] = w.x + w.y + w.z + w.w + float(r); }",
+        (_small(32, np.float32, 1), np.zeros(32, np.float32)),
+        lambda a, c: 3 * a + 288,  # 300 lies between 288 and 320
+    ),
     "printf": Program(
         "#include <cstdio>\n" + K + '(int* c) { if (threadIdx.x < 2) printf("%d %5.2f %s %c\\n", threadIdx.x, 1.5, "hi", 65);'
         "c[threadIdx.x] = 1; }",
@@ -243,11 +286,17 @@ def _walk(x, t):
     return r
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+ON_SM_89 = ("wmma bf16", "half2", "8-bit floats", "functions that are not inlined")
+"""What differs on sm_89, and a little of what does not."""
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_89", "sm_90"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs(name, arch):
-    if arch == "sm_90" and name == "cooperative groups":
-        pytest.skip("its headers take NVRTC seconds; one architecture is enough")
+    if arch == "sm_80" and name == "8-bit floats":
+        pytest.skip("sm_80 has no instructions for them")
+    if (arch == "sm_90" and name == "cooperative groups") or (arch == "sm_89" and not name.startswith(ON_SM_89)):
+        pytest.skip("headers take NVRTC seconds; other architectures are enough")
     p = PROGRAMS[name]
     options = ("--device-int128",) if "128-bit" in name else ()
     arrays, report = both(
@@ -257,6 +306,18 @@ def test_programs(name, arch):
     np.testing.assert_array_equal(arrays[-1], p.expected(*p.arguments))
     if name == "printf":
         assert report.printed == "0  1.50 hi A\n1  1.50 hi A\n"
+
+
+def test_recursion_that_is_too_deep_says_so():
+    source = "__device__ __noinline__ int down(int n) { return n ? down(n - 1) * 3 + n : 1; }\n" + K
+    source += "(int* c, int n) { c[threadIdx.x] = down(n); }"
+    module = simulator.load(compiler.cuda(source, "sm_80"), "sm_80")
+    c = np.zeros(32, np.int32)
+    assert module["k"].launch(1, 32, c, 60).ok
+    report = module["k"].launch(1, 32, c, 70)
+    assert [hazard.kind for hazard in report.hazards] == ["trap"]
+    assert "recursion deeper than 64 calls" in str(report.hazards[0])
+    assert "kernel.cu:1" in str(report.hazards[0])
 
 
 INTEGER_MMA = (

@@ -153,11 +153,13 @@ def test_refused_with_line_and_column(body):
     assert "\n" not in str(caught.value)
 
 
-def test_truncated_text_and_recursion_are_refused():
+def test_truncated_text_and_recursive_entries_are_refused():
     with pytest.raises(PtxError, match="ends inside"):
         parse(HEAD + ".visible .entry k()\n{\nret;\n")
     with pytest.raises(PtxError, match="calls itself"):
-        parse(HEAD + ".func f()\n{\ncall f, ();\nret;\n}\n")
+        parse(HEAD + ".visible .entry f()\n{\ncall f, ();\nret;\n}\n")
+    with pytest.raises(PtxError, match="shared variables of its own"):
+        parse(HEAD + ".func f()\n{\n.shared .b32 x;\ncall f, ();\nret;\n}\n")
     with pytest.raises(PtxError, match="called but not defined"):
         simulator.load(entry("call mystery, ();", head=".extern .func mystery();"))
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 
 from loadsparse.gpu.simulator.frontend.device_library import LIBRARY
-from loadsparse.gpu.simulator.frontend.indirect import resolve_indirect_calls
 from loadsparse.gpu.simulator.frontend.inline import inline_calls
 from loadsparse.gpu.simulator.frontend.text import Statement, rename, statements
+from loadsparse.gpu.simulator.indirect import resolve_indirect_calls
 
 _HEADER = re.compile(r"\.(version|target|address_size)\b[^\n]*")
 _FILE = re.compile(r"\.file\s+(\d+)([^\n]*)")

@@ -13,7 +13,7 @@ from loadsparse.gpu.simulator.interpreter.numbers import Flags
 from loadsparse.gpu.simulator.interpreter.operands import Place, rows, source
 from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.layout import EXTERNALS
-from loadsparse.gpu.simulator.program import Call, Instruction, Label, Variable
+from loadsparse.gpu.simulator.program import Call, FunctionName, Instruction, Label, Variable
 from loadsparse.gpu.simulator.request import ALLOCATION_BITS, LOCAL
 
 if TYPE_CHECKING:
@@ -253,11 +253,12 @@ def _assertfail(machine: Machine, place: Place, call: Call, warp: Warp, lane: in
 
 def _trap(machine: Machine, place: Place, instruction: Instruction, index: int, base: int) -> Execute:
     taken = _taken(machine, place, instruction, index)
+    reasons = [operand.name for operand in instruction.operands if isinstance(operand, FunctionName)]
 
     def execute(warp: Warp, group: Flags) -> None:
         lanes = taken(warp, group)
         if lanes.any():
-            raise machine.stop("trap", index, warp, int(np.argmax(lanes)), "trap")
+            raise machine.stop("trap", index, warp, int(np.argmax(lanes)), reasons[0] if reasons else "trap")
 
     return execute
 

@@ -23,7 +23,7 @@ Shape = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def resolve_indirect_calls(ptx: str) -> str:
-    """The same module without indirect calls; text without any comes back unchanged."""
+    """The same module, line for line, without indirect calls; text without any comes back unchanged."""
     prototypes = {found[1]: _shape(found[2], found[3]) for found in _PROTOTYPE.finditer(ptx)}
     if not prototypes:
         return ptx
@@ -61,9 +61,9 @@ def resolve_indirect_calls(ptx: str) -> str:
                     f"bra {end};",
                     f"$indirect_{calls}_{index}:",
                 ]
-        return " ".join([*lines, "trap;", "}", f"{end}:"])
+        return " ".join([*lines, "trap;", "}", f"{end}:"]) + "\n" * found[0].count("\n")
 
-    return _PROTOTYPE.sub("", _CALL.sub(choose, ptx))
+    return _PROTOTYPE.sub(lambda found: "\n" * found[0].count("\n"), _CALL.sub(choose, ptx))
 
 
 def _shape(results: str | None, parameters: str | None) -> Shape:
