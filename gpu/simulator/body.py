@@ -68,6 +68,18 @@ SPECIAL_SCALARS = frozenset(
         "WARP_SZ",
     ]
 )
+ALONE: dict[str, Operand] = {
+    **{f"clusterid.{axis}": Special("ctaid", axis) for axis in "xyz"},
+    **{f"nclusterid.{axis}": Special("nctaid", axis) for axis in "xyz"},
+    **{f"cluster_ctaid.{axis}": Immediate(0) for axis in "xyz"},
+    **{f"cluster_nctaid.{axis}": Immediate(1) for axis in "xyz"},
+    "cluster_ctarank": Immediate(0),
+    "cluster_nctarank": Immediate(1),
+    "is_explicit_cluster": Immediate(0),
+    "aggr_smem_size": Special("total_smem_size"),
+    **{f"reserved_smem_offset_{part}": Immediate(0) for part in ("begin", "end", "cap", "0", "1")},
+}
+"""What special registers hold where every block is a cluster of its own, and no shared memory is reserved."""
 LOCATION = re.compile(r"\.loc\s+(\d{1,9})\s+(\d{1,9})\s+(\d{1,9})\s*(?:$|,|//)")
 ENVIRONMENT = re.compile(r"envreg(\d|[12]\d|3[01])$")
 
@@ -257,6 +269,8 @@ class Body:
         bare, _, component = token.lstrip("%").partition(".")
         if bare in SPECIAL_VECTORS and component in ("x", "y", "z") and token.startswith("%"):
             return Special(bare, component)
+        if token.startswith("%") and token[1:] in ALONE:
+            return ALONE[token[1:]]
         known = bare in SPECIAL_SCALARS or ENVIRONMENT.match(bare)
         if known and not component and (token.startswith("%") or bare == "WARP_SZ"):
             return Special(bare)

@@ -97,6 +97,22 @@ def test_elect_activemask_and_lane_masks():
     assert lanes("mov.u32 %r9, %lanemask_ge;") == [0xFFFFFFFF & ~((1 << lane) - 1) for lane in range(32)]
 
 
+@pytest.mark.parametrize("engine", ["interpreter", "llvm"])
+def test_a_block_is_a_cluster_of_its_own(engine):
+    body = "".join(
+        f"mov.u32 %r8, %{name}; mad.lo.u32 %r9, %r9, 10, %r8;\n"
+        for name in ("clusterid.x", "nclusterid.x", "cluster_ctaid.y", "cluster_nctaid.z", "cluster_ctarank",
+                     "cluster_nctarank", "reserved_smem_offset_begin")
+    )  # fmt: skip
+    out = np.zeros(3, np.uint32)
+    report = run(
+        f"mov.u32 %r9, 0;\n{body}mov.u32 %r7, %ctaid.x; mad.wide.u32 %rd1, %r7, 4, %rd0; st.global.u32 [%rd1], %r9;",
+        out, block=1, grid=3, engine=engine,
+    )  # fmt: skip
+    assert report.ok, report
+    assert out.tolist() == [301010, 1301010, 2301010]
+
+
 def test_block_reductions_at_a_barrier():
     body = "setp.lt.u32 %p1, %r1, 10;\nbar.red.popc.u32 %r9, 0, %p1;"
     assert set(lanes(body, block=96)) == {10}
