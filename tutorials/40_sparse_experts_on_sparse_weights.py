@@ -207,6 +207,49 @@ for t, g in ((16, 1), (4096, 8)):
 # - **Neutral:** one token (it reads six experts, whichever), or so many on one GPU that all experts are read anyway and only the total counts. (In between, on one GPU, 0.94 and 1.04 come from rounding: each expert's tokens fill whole tiles of columns.)
 # - **Helps:** many tokens on several GPUs. All wait for the busiest, and `Regime.max_violation` falls from 7.5 to 0.13.
 #
+# ### Per balancer, sparsity and format
+#
+# The same question for three balancers, four sparsities and three formats, in both regimes. Below 1 balance helps, within 2 % of 1 it is neutral, above 1 it hurts.
+
+# %%
+table = regimes.table()
+cases = list(dict.fromkeys((cell.tokens, cell.gpus) for cell in table))
+formats = {"cublas": "dense", "flash-llm": "tiled-CSL", "bitmap": "bitmap"}
+found = {
+    (
+        f"{formats[cell.kernel]}{f' {cell.sparsity:.0%}' if cell.sparsity else ''}, {cell.balancer}",
+        cell.tokens,
+        cell.gpus,
+    ): cell
+    for cell in table
+    if cell.balancer
+}
+labels = list(dict.fromkeys(label for label, _, _ in found))
+figure, axis = canvas(width=8.4, height=4.6)
+marks = {"helps": "", "neutral": " =", "hurts": " !"}
+grid = [[found[label, t, g] for t, g in cases] for label in labels]
+cells(
+    axis,
+    [[f"{cell.relative:.2f}{marks[cell.verdict]}" for cell in row] for row in grid],
+    [[{"helps": 0, "neutral": 0.4, "hurts": 1.2}[cell.verdict] for cell in row] for row in grid],
+    labels,
+    [f"{t} tokens\n{g} GPU{'s' if g > 1 else ''}" for t, g in cases],
+    size=7.5,
+)
+show(
+    figure,
+    "Fifteen rows of balancer and format, eight columns of tokens and GPUs: in every row balance hurts (!) at 16 tokens on one GPU, is neutral (=) at 4,096 there, and helps on eight GPUs from 512 tokens on.",
+)
+for row in grid:
+    held = {(cell.tokens, cell.gpus): cell.verdict for cell in row}
+    assert held[16, 1] == held[64, 1] == "hurts"
+    assert held[4096, 1] == "neutral"
+    assert held[512, 8] == held[4096, 8] == held[32768, 8] == "helps"
+
+# %% [markdown]
+# The regime decides, and the format how early balance pays. The balancers hardly differ: whichever learns the bias, as many experts are activated and the loads are nearly as even (`Regime.max_violation`; quantile balancing leaves a little more here). Dense weights are bound by bytes up to some hundred tokens per expert, so 512 tokens gain little; sparse kernels are bound by instructions much earlier and
+# decode an expert's weights again for every 64 of its tokens, so a busy expert costs them more, even on one GPU.
+#
 # ### And sparse weights?
 #
 # The same question for the other saving: time with sparse weights over time with dense ones, both balanced.
