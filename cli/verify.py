@@ -108,6 +108,9 @@ def command(
     device: Annotated[
         str, typer.Option(help="simulator, or cuda for a real GPU (a path that its makers have not run).")
     ] = "simulator",
+    explore: Annotated[
+        int, typer.Option(help="Run each launch under N legal schedules; what depends on them is not clean.", min=1)
+    ] = 1,
     budget: Annotated[int | None, typer.Option(help="Thread instructions a launch may execute.", min=1)] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds a kernel file may take to hand over.")] = 120.0,
     memory_limit: Annotated[float, typer.Option(help="GB of address space of a kernel file.")] = 8.0,
@@ -141,6 +144,7 @@ def command(
                     time_limit=time_limit,
                     memory_limit=_bytes(memory_limit),
                     device=device,
+                    explore=explore,
                     budget=budget,
                     progress=update,
                 )

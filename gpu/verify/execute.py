@@ -42,7 +42,8 @@ class Execution:
         return not self.unwritten.any() and not self.changed
 
 
-def _words(matrix: Matrix) -> NDArray[np.unsignedinteger[Any]]:
+def words(matrix: Matrix) -> NDArray[np.unsignedinteger[Any]]:
+    """The bit patterns of a matrix."""
     return np.ascontiguousarray(matrix).view(np.uint32 if matrix.dtype.itemsize == 4 else np.uint16)
 
 
@@ -105,5 +106,5 @@ def _left(
     """What the run left in `memory`, compared with the inputs and the poison it began with."""
     c = memory[launch.output]
     changed = tuple(name for name in launch.inputs if memory[name].tobytes() != launch.buffers[name].tobytes())
-    unwritten = _words(c) == _words(fresh[launch.output])
+    unwritten = words(c) == words(fresh[launch.output])
     return Execution(c, hazards, unwritten, changed, stopped, seconds, metrics)

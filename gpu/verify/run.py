@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import secrets
@@ -14,6 +15,7 @@ from loadsparse.gpu import device as gpu
 from loadsparse.gpu import kernels, simulator
 from loadsparse.gpu.kernels import Kernel
 from loadsparse.gpu.launch import Launch
+from loadsparse.gpu.simulator.explore import schedules
 from loadsparse.gpu.verify import child, execute, explain
 from loadsparse.gpu.verify.errors import InputError
 from loadsparse.gpu.verify.experts import ExpertCase, deal, judge_experts
@@ -44,12 +46,20 @@ WHERE = {
 
 
 def judge_launch(
-    launch: Launch, case: Case, *, kernel: str, seed: int = 0, explained: bool = True, **options: Any
+    launch: Launch,
+    case: Case,
+    *,
+    kernel: str,
+    seed: int = 0,
+    explained: bool = True,
+    explored: int = 1,
+    **options: Any,
 ) -> Row:
     """Execute one launch and judge what it did on the four counts.
 
     A launch without `splits` declares no K order: `exact` is then None.  `explained` traces in the interpreter who
-    wrote the first wrong element.  `options` go to the simulator's launch (engine, budget, schedule).
+    wrote the first wrong element.  `explored`: legal schedules to run; what depends on them is not clean.  `options` go
+    to the simulator's launch (engine, budget, schedule).
     """
     if launch.shape != case.shape:
         raise InputError(f"{kernel} planned {launch.shape} (M, N, K) for an input of {case.shape}")
@@ -80,7 +90,7 @@ def judge_launch(
         if explained and done.hazards is not None and not done.unwritten[row, column] and not done.stopped:
             lines.append(str(explain.origin(launch, row, column, seed)))
         failures.append("; ".join(lines))
-    hazards = done.hazards or ()
+    hazards = done.hazards or tuple(_depends(launch, done, explored, seed, options))
     failures += hazards[:8]
     if len(hazards) > 8:
         failures.append(f"and {len(hazards) - 8} hazards more")
@@ -94,7 +104,7 @@ def judge_launch(
         case.shape,
         verdict.exact,
         verdict.accurate,
-        done.clean,
+        None if done.hazards is None else not hazards,
         done.complete,
         done.seconds,
         done.metrics,
@@ -102,6 +112,23 @@ def judge_launch(
         verdict.rows_exact,
         verdict.notes + ((case.note,) if ":" in case.name else ()),
     )
+
+
+def _depends(launch: Launch, done: execute.Execution, count: int, seed: int, options: dict[str, Any]) -> Iterator[str]:
+    """What other schedules show of a launch whose default one is clean: another C, or the hazards of the first that
+    has any."""
+    same = True
+    for schedule in itertools.islice(schedules(count, seed), 1, None):
+        other = execute.run(
+            launch, seed=schedule.seed, **{**options, "schedule": schedule.schedule, "cp_async": schedule.cp_async}
+        )
+        wrong = int((execute.words(done.c) != execute.words(other.c)).sum())
+        if wrong and same:
+            yield f"{schedule}: C depends on the schedule: {wrong} of {done.c.size} elements differ"
+            same = False
+        if other.hazards:
+            yield from (f"{schedule}: {hazard}" for hazard in other.hazards)
+            return
 
 
 def verify(
@@ -118,6 +145,7 @@ def verify(
     time_limit: float = child.TIME_LIMIT,
     memory_limit: int = child.MEMORY_LIMIT,
     device: str = "simulator",
+    explore: int = 1,
     progress: Progress | None = None,
     **options: Any,
 ) -> Result:
@@ -127,7 +155,7 @@ def verify(
     inputs: "random", "adversarial", "real", one adversarial name, a `Case`, or several; None is all three kinds.
     shape: (M, N, K) of one random input instead; weights: a file of real ones instead.  sparsity: of random and of real
     weights.  seed: drawn afresh, and reported, when None.  progress: called with (what, done, total).
-    device: "simulator", or "cuda" for a real GPU.
+    device: "simulator", or "cuda" for a real GPU.  explore: legal schedules that each launch runs under.
     time_limit, memory_limit: seconds and bytes for a file of the user's.  `options` go to `judge_launch`.
 
     Raises InputError for what cannot be judged.
@@ -144,6 +172,8 @@ def verify(
         except gpu.NoGpu as error:
             raise InputError(f"no GPU to run on: {error}; leave --device out to use the simulator") from None
         options["device"] = device
+    if explore < 1 or (explore > 1 and device == "cuda"):
+        raise InputError("explore is a number of schedules, at least 1; a GPU chooses its own: leave it out there")
     if dtype not in ("f16", "bf16"):
         raise InputError(f"unknown input format {dtype!r}: use 'f16' or 'bf16'")
     seed = secrets.randbits(32) if seed is None else seed
@@ -166,7 +196,9 @@ def verify(
             if progress is not None:
                 progress(f"{launch.kernel} on {case.name}", len(rows), len(chosen) * len(given))
             engine = {"engine": "interpreter" if quick else "auto"}
-            rows.append(judge_launch(launch, case, kernel=launch.kernel, seed=seed, **{**engine, **options}))
+            rows.append(
+                judge_launch(launch, case, kernel=launch.kernel, seed=seed, explored=explore, **{**engine, **options})
+            )
     return Result(tuple(rows), seed, (f"seed {seed} repeats these inputs", WHERE[device], PROVES_NOT))
 
 
