@@ -173,7 +173,7 @@ for name, count in (("opt-30b", 1), ("opt-175b", 8)):
 # | 80 % | 1,886,035 | 3,117 |
 #
 # `loadsparse llm perplexity` computes the table again (98 MB fetched once, 4 minutes of CPU). Magnitude drops small weights even where their inputs are large; Wanda ranks |weight| times the norm of its input and keeps the model usable at 50 %. At 80 % both collapse, because the errors of thirty layers add up and nobody corrects them, and a small model has few weights to spare.
-# That is why the authors of Flash-LLM retrain after pruning: the weights that stay learn to carry what went (cited: accuracy -1.44 % on OPT-30B at 80 %). Every price above assumes a model that was retrained. `loadsparse llm block` runs one of these layers, pruned to 80 %, with all seven products on our kernels, and verifies it bit for bit.
+# That is why the authors of Flash-LLM retrain after [pruning](glossary.md#pruning): the weights that stay learn to carry what went (cited: accuracy -1.44 % on OPT-30B at 80 %). Every price above assumes a model that was retrained. `loadsparse llm block` runs one of these layers, pruned to 80 %, with all seven products on our kernels, and verifies it bit for bit.
 #
 # ### Sparse experts on sparse weights
 #
