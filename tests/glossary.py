@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
-SKIPPED = re.compile(r"`[^`]*`|!?\[[^\]]*\]\([^)]*\)|\$[^$]*\$|<[^>]*>|https?://\S+")
+SKIPPED = re.compile(  # the text of a link may be broken over two lines
+    r"`[^`]*`|!?\[[^\]]*\]\([^)]*\)|\[[^\]]*$|^[^\[\]]*\]\([^)]*\)|\$[^$]*\$|<[^>]*>|https?://\S+"
+)
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,10 @@ def test_the_checks_find_what_is_missing(tmp_path: Path) -> None:
         "[bank conflicts](glossary.md#bank-conflict).\n# The [best K](glossary.md#top-k-best-k) of a bank.\n"
     )
     assert glossary.linked(once, entries) == once
+    wrapped = (
+        "# %% [markdown]\n# See [why a bank\n# and another bank](03_x.ipynb), or a bank.\n"  # a link over two lines
+    )
+    assert glossary.linked(wrapped, entries) == wrapped.replace("or a bank", "or a [bank](glossary.md#bank)")
     silent = nbformat.v4.new_output("display_data", {"image/png": ""})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[silent])])
     assert list(images(notebook)) == [(0, "")]

@@ -189,7 +189,7 @@ assert sectors == [4, 8, 16, 32, 32]
 # ## Exercises
 #
 # 1. 1,000 elements, blocks of 32 threads: how many blocks do you need, and how many threads are idle?
-# 2. Add 0.1 instead of 1, once as `float32(0.1)`, once as a bare `0.1`. How many instructions of the PTX work in 64 bits?
+# 2. Add 0.1 instead of 1, once as `float32(0.1)`, once as a bare `0.1`. How many instructions of the PTX work on 64-bit floats (`f64`)? (Addresses have 64 bits in both.)
 # 3. Let thread i read element 31 − i. How many sectors does the warp fetch?
 #
 # <details><summary>Answers</summary>
@@ -225,5 +225,5 @@ assert simulator.run(backwards)[1, 32](data, sink).metrics[LOADS] == 4
 # %% [markdown]
 # ## Summary
 #
-# A kernel is the body of a loop; the grid says how often it runs; each thread finds its element itself. The simulator executes the compiler's real output, compares, counts and names what is wrong. Next: why [[skinny](glossary.md#skinny) matmuls starve Tensor
+# A kernel is the body of a loop; the grid says how often it runs; each thread finds its element itself. The simulator executes the compiler's real output, compares, counts and names what is wrong. Next: why [skinny matmuls starve Tensor
 # Cores](01_skinny_matmuls.ipynb), the problem that the rest of this door solves, or [threads, blocks, barriers](03_threads_blocks_barriers.ipynb), if you want to write kernels first.

@@ -29,7 +29,7 @@ show(
 #
 # 1. to cut a product into tiles, so that a [block](glossary.md#block-thread-block) fetches each number once and uses it many times;
 # 2. why the loop needs *two* [barriers](glossary.md#barrier), and what the [race](glossary.md#race) of the forgotten one looks like;
-# 3. what a [bank conflict](glossary.md#bank-conflict) is, and how one column of padding removes 32 of them.
+# 3. what a [bank conflict](glossary.md#bank-conflict) is, and how one column of padding turns 32 turns into one.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy

@@ -43,7 +43,7 @@ show(
 # %%
 
 
-def block(a, b, c, fraction=24):
+def group_sum(a, b, c, fraction=24):
     """d = c + sum of a b, as an A100 adds up to eight half-precision products (normal, finite numbers)."""
     exponent = [np.frexp(x)[1] - 1 + np.frexp(y)[1] - 1 for x, y in zip(a, b, strict=True) if x * y]
     exponent += [np.frexp(c)[1] - 1] if c else []
@@ -55,8 +55,8 @@ def block(a, b, c, fraction=24):
 
 
 tiny = np.float16([2**-12] * 8), np.float16([2**-13] * 8)
-print("1 + 8 x 2^-25 =", repr(block(*tiny, 1.0)), "on an A100; exactly", repr(np.float32(1 + 8 * 2.0**-25)))
-assert block(*tiny, 1.0) == 1
+print("1 + 8 x 2^-25 =", repr(group_sum(*tiny, 1.0)), "on an A100; exactly", repr(np.float32(1 + 8 * 2.0**-25)))
+assert group_sum(*tiny, 1.0) == 1
 
 # %% [markdown]
 # Each product is half of the unit $2^{-24}$, and half a unit is cut off, eight times.
@@ -127,11 +127,11 @@ print("largest difference from float64:", np.abs(D - (A.astype(float) @ B.astype
 # %% [markdown]
 # ## Check it against the oracle
 #
-# Every bit, from our ten lines: on an A100 (`sm_80`) the 16 products are two blocks of eight, one after the other. `tensorcore.mma` is the library's [oracle](glossary.md#oracle) for the same instruction.
+# Every bit, from our ten lines: on an A100 (`sm_80`) the 16 products are two groups of eight, one after the other. `tensorcore.mma` is the library's [oracle](glossary.md#oracle) for the same instruction.
 
 # %%
 by_hand = np.array(
-    [[block(A[i, 8:], B[8:, j], block(A[i, :8], B[:8, j], C[i, j])) for j in range(8)] for i in range(16)]
+    [[group_sum(A[i, 8:], B[8:, j], group_sum(A[i, :8], B[:8, j], C[i, j])) for j in range(8)] for i in range(16)]
 )
 oracle = tensorcore.mma(a, b, c, shape="m16n8k16", arch="sm_80")
 assert np.array_equal(D, by_hand)
@@ -215,5 +215,5 @@ assert (36864 // 16) * (9216 // 16) == 1_327_104
 # %% [markdown]
 # ## Summary
 #
-# A [fragment](glossary.md#fragment) layout is a bijection of bits: lane and register on one side, row and column on the other. The sum is one aligned, truncated addition per block, and the block and the cut depend on the generation. With both known, a kernel's result can be predicted in every bit. Next: [a warp's view](07_a_warps_view.ipynb), how
+# A [fragment](glossary.md#fragment) layout is a bijection of bits: lane and register on one side, row and column on the other. The sum is one aligned, truncated addition per group of products, and the group and the cut depend on the generation. With both known, a kernel's result can be predicted in every bit. Next: [a warp's view](07_a_warps_view.ipynb), how
 # 32 lanes fetch these fragments from [shared memory](glossary.md#shared-memory).

@@ -250,7 +250,7 @@ show(
 # <details><summary>Answers</summary>
 #
 # 1. 144 bytes are 36 words, so each row starts 4 banks further on: 8 rows meet 32 banks, 1 turn. The waste is 128 · 16 = 2,048 bytes of 18,432, one part in nine; the swizzle wastes nothing.
-# 2. Lanes 16 to 23. The two rows change places in register 2 of all lanes, and in no other register.
+# 2. Lanes 16 to 23. The two rows change places in register 2 of the eight lanes that hold them, and nothing else changes.
 # 3. No: 1 turn each, 4 for the fragment. `ldmatrix` then saves instructions, not turns.
 #
 # </details>

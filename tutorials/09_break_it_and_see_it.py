@@ -18,7 +18,7 @@ show(figure, "Two threads add one to the same number: both read 5, both write 6,
 # %% [markdown]
 # | | |
 # |---|---|
-# | Prerequisites | [threads, blocks, barriers](03_threads_blocks_barriers.ipynb), [a tiled matmul and its race](04_a_tiled_matmul_and_its_race.ipynb); C |
+# | Prerequisites | [threads, blocks, barriers](03_threads_blocks_barriers.ipynb), [a tiled matmul and its race](04_a_tiled_matmul_and_its_race.ipynb); enough C to read ten lines |
 # | Time | 40 minutes |
 # | A common misconception | "It ran a thousand times with the right result, so it has no race." A GPU shows you one order of events out of many; a race is about the orders you did not see. |
 #
@@ -261,7 +261,7 @@ assert np.array_equal(out, x[np.arange(64) ^ 1])
 # %% [markdown]
 # ### 9. A shuffle from a lane that is not there
 #
-# The mask must name the lanes that take part, and every one of them must arrive. Here lane 31 reads from nobody: the lanes that the branch left out.
+# The mask must name the lanes that take part, and every one of them must arrive. Here lanes 0 to 15 read from lanes 16 to 31, which the branch left out.
 
 # %%
 SHUFFLE = r"""
@@ -306,7 +306,7 @@ assert np.array_equal(out, np.bincount(numbers, minlength=8))
 # %% [markdown]
 # ### 11. Tensor Cores: a row address that forgets the element size
 #
-# `ldmatrix` takes the byte address of one row of 16 bytes from each lane. Counting in elements puts every odd row on a half.
+# `ldmatrix` takes the byte address of one row of 16 bytes from each lane. Counting in elements puts every odd row into the middle of a 16-byte piece.
 
 # %%
 MATRIX = r"""

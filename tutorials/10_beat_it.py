@@ -39,23 +39,23 @@ show(
 # %% [markdown]
 # ## The idea in ten lines of NumPy
 #
-# One bit per element says whether it is stored; the values follow in order. Where is the value of an element? Count the set bits before it. That is all a [lane](glossary.md#lane) needs, so each lane can fetch its own two elements of an 8 × 8 [block](glossary.md#block-thread-block) and put them into its register.
+# One bit per element says whether it is stored; the values follow in order. Where is the value of an element? Count the set bits before it. That is all a [lane](glossary.md#lane) needs, so each lane can fetch its own two elements of an 8 × 8 piece and put them into its register.
 
 # %%
 rng = np.random.default_rng(seed=10)
-block = np.where(rng.random((8, 8)) < 0.3, rng.standard_normal((8, 8)), 0).astype(np.float16)
-bits = block.ravel() != 0  # the bitmap
-values = block.ravel()[bits]  # in order
+piece = np.where(rng.random((8, 8)) < 0.3, rng.standard_normal((8, 8)), 0).astype(np.float16)
+bits = piece.ravel() != 0  # the bitmap
+values = piece.ravel()[bits]  # in order
 before = np.cumsum(bits) - bits  # for each element: set bits before it
 register = np.zeros((32, 2), np.float16)  # lane 4 g + t: row g, columns 2 t and 2 t + 1
 for lane in range(32):
     for half in range(2):
         e = 2 * lane + half
         register[lane, half] = values[before[e]] if bits[e] else 0
-assert np.array_equal(register.reshape(8, 8), block)
+assert np.array_equal(register.reshape(8, 8), piece)
 lane = int(np.flatnonzero(register.all(axis=1))[0])
 print(
-    f"{8 + values.nbytes} bytes, not {block.nbytes}; lane {lane} counts {before[2 * lane]} bits, holds {register[lane]}"
+    f"{8 + values.nbytes} bytes, not {piece.nbytes}; lane {lane} counts {before[2 * lane]} bits, holds {register[lane]}"
 )
 
 # %% [markdown]
@@ -63,7 +63,7 @@ print(
 #
 # ### First try: count for every lane
 #
-# A 16 × 16 tile is four blocks, in the order of the four registers. The hardware counts 32 bits per instruction (`popc`), so a lane needs three counts per block: the bits before its own in its half, and the size of each half.
+# A 16 × 16 tile is four such pieces, in the order of the four registers. The hardware counts 32 bits per instruction (`popc`), so a lane needs three counts per piece: the bits before its own in its half, and the size of each half.
 
 # %%
 from numba import cuda, uint32, uint64
@@ -82,7 +82,7 @@ mma = mma_m16n8k16["f16"]
 
 
 def encode(a):
-    """A [16, 16 T] -> words uint32[T, 4, 2] and values, block after block: upper left, lower left, upper right, lower right."""
+    """A [16, 16 T] -> words uint32[T, 4, 2] and values, piece after piece: upper left, lower left, upper right, lower right."""
     tiles = a.reshape(2, 8, -1, 2, 8).transpose(2, 3, 0, 1, 4).reshape(-1, 4, 64)
     stored = tiles != 0
     words = np.packbits(stored, axis=2, bitorder="little").view(np.uint32)
@@ -91,7 +91,7 @@ def encode(a):
 
 @cuda.jit(device=True, inline="always")
 def decode(low, high, base, values, lane):
-    """(register of this lane, first value of the next block) of an 8 x 8 block with the bitmap high:low."""
+    """(register of this lane, first value of the next piece) of an 8 x 8 piece with the bitmap high:low."""
     bit = uint32(uint32(lane + lane) & uint32(31))
     upper = lane >= uint32(16)
     word = high if upper else low
@@ -285,7 +285,7 @@ assert times["a100-80gb", "spinfer"] > times["a100-80gb", "flash-llm"]
 # ## Exercises
 #
 # 1. At which sparsity do the floor, the bitmap, and [tiled-CSL](glossary.md#tiled-csl) reach 0.625 bytes per element?
-# 2. The counting kernel needs three counts per block of 8 × 8. The unit that counts serves 16 lanes per clock and [multiprocessor](glossary.md#multiprocessor-sm): how many clocks do the counts of one tile take, and how many those of the library's kernel, at its counts per tile?
+# 2. The counting kernel needs three counts per piece of 8 × 8. The unit that counts serves 16 lanes per clock and [multiprocessor](glossary.md#multiprocessor-sm): how many clocks do the counts of one tile take, and how many those of the library's kernel, at its counts per tile?
 # 3. Why does the selector use the digits 2 and 3 for an absent element, and not a register of zeros?
 #
 # <details><summary>Answers</summary>

@@ -198,7 +198,7 @@ for gpu in ("a100-80gb", "h100-sxm", "h200"):
 # %% [markdown]
 # ## Exercises
 #
-# 1. Halve the instructions per step of the ten-line model. At which sparsity does the time stop following? Why not by half?
+# 1. Halve the instructions per step of the ten-line model. From which sparsity on does the time fall by a tenth or more? Why never by half?
 # 2. Write a JSON description of a GPU with twice the A100's bandwidth (`perfmodel.load("mine.json")`) and predict Flash-LLM's speed-up over dense at 80 % on it. What happens if you claim 1 ms of DRAM latency?
 # 3. [Bitmap](glossary.md#bitmap) weights need 0.525 bytes per weight at 80 %, [tiled-CSL](glossary.md#tiled-csl) 0.8. How many warp instructions per tile of 128 × 64 may a bitmap kernel spend on an A100 before instructions, and not bytes, decide?
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # From kernels to dollars
 #
-# *A paper reports 3.8x more tokens per second. Its kernel is 1.7x faster. Where do the other 2.2x come from?*
+# *A paper reports 3.6 times the tokens per second. At the same batch they are only 1.4 times as many. Where does the rest come from?*
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pictures import canvas, show
@@ -176,6 +176,8 @@ for name, count in (("opt-30b", 1), ("opt-175b", 8)):
 # That is why the authors of Flash-LLM retrain after [pruning](glossary.md#pruning): the weights that stay learn to carry what went (cited: accuracy -1.44 % on OPT-30B at 80 %). Every price above assumes a model that was retrained. `loadsparse llm block` runs one of these layers, pruned to 80 %, with all seven products on our kernels, and verifies it bit for bit.
 #
 # ### Sparse experts on sparse weights
+#
+# (A look ahead: the words are those of [an MoE layer in thirty lines](28_an_moe_layer_in_thirty_lines.ipynb), where the other door begins.)
 #
 # Now the experts of a [mixture-of-experts](glossary.md#mixture-of-experts-mixture-of-experts-moe) layer are sparse matrices. When few tokens decode on one GPU, only the experts that a token chose are read. A skewed [router](glossary.md#router) touches fewer of them, so *balance reads more*.
 # Under [expert parallelism](glossary.md#expert-parallelism) every GPU waits for the busiest one, and balance pays. Time of the routed experts of a DeepSeekMoE-16B-like layer relative to unbalanced routing (popularity 1/rank, 64 experts, 6

@@ -60,7 +60,7 @@ print("wavefronts at strides 0, 1, 2, 32, 33:", [wavefronts(stride) for stride i
 #
 # ### Four origins
 #
-# `profile` says of each number where it comes from.
+# `profile` says of each number where it comes from. (Elsewhere in this project *compiled* is called reported, *modelled* predicted.)
 
 # %%
 from loadsparse.gpu import profiling, targets

@@ -128,7 +128,7 @@ print("sparse and dense experts agree in every bit")
 # ## Numbers
 #
 # Two numbers of a DeepSeekMoE-like layer with E = 64 and K = 6. First, parameters: all of them must be stored, few are used by one token. Second, *how many experts must be read at all* when T tokens are decoded together. If choices were uniform and independent, an expert stays untouched with
-# probability $(1 - K/E)^T$; popular experts touch fewer.
+# probability $(1 - K/E)^T$; where some experts are popular, fewer are touched.
 
 # %%
 experts, top, width, inner = 64, 6, 2048, 1408  # the routed experts of DeepSeekMoE-16B

@@ -112,7 +112,7 @@ print("HiGHS:", solution.value, "\n", solution.x, "\nprices", solution.prices)
 assert solution.value == 16
 assert lagrangian.dual(scores, 1, np.array([-2, 2])) == Fraction(16)
 tied = balance.ties(scores, 1, np.array([-2, 2]))
-assert tied.tokens.tolist() == [1]  # one token is undecided, and E - 1 = 1 is the most there can be (D6)
+assert tied.tokens.tolist() == [1]  # one token is undecided, and E - 1 = 1 is the most there can be
 
 # %% [markdown]
 # ## Numbers

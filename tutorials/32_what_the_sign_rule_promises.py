@@ -51,6 +51,8 @@ for n in range(5):
 #
 # ### One step, exactly (D1, D2)
 #
+# (D1 to D9 number the statements of `loadsparse.theory`: its README has each with its proof, its condition and its test.)
+#
 # Let $g = A - L$ and $\Delta = -u\,\mathrm{sign}(g)$. The dual changes by $\langle g, \Delta\rangle + S$ with $S \ge 0$: the first part is the gain that the slope promises, $-u\|g\|_1$; the second is what the tokens that switch give back. So the dual falls exactly while $S \le u\|g\|_1$, which is certain if at most
 # $\tfrac12\|g\|_1$ slots change hands.
 

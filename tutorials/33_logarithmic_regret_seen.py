@@ -151,7 +151,7 @@ assert last["sign, u = 0.01"] > 3 * last["1 / (mu (n + n0))"]
 # %% [markdown]
 # ## Exercises
 #
-# 1. Double the batch size. The logarithmic term should halve: does it?
+# 1. Double the batch size. What happens to the growth per ln N that the theory allows?
 # 2. Run the [sign rule](glossary.md#sign-rule) with u = 0.001 / n. Why does its regret grow without end?
 # 3. Let the scores drift (`drift=0.004`). Which rule follows?
 #
@@ -179,4 +179,4 @@ assert followed < lost
 # %% [markdown]
 # ## Summary
 #
-# In expectation the dual is curved, by a graph that says which experts compete; steps of 1/(μn) then have logarithmic regret, with a slope that shrinks with the batch. A constant step has a floor, and a drifting world needs one. Next: what happens in training, where the scores drift indeed: see the [course map](README.md).
+# In expectation the dual is curved, by a graph that says which experts compete; steps of 1/(μn) then have logarithmic regret, with a slope that shrinks with the batch. A constant step has a floor, and a drifting world needs one. Next: [what happens in training](34_what_happens_in_training.ipynb), where the scores drift indeed.

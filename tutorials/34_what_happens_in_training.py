@@ -58,7 +58,7 @@ print("with the sign rule:", train(u=0.003))
 # %% [markdown]
 # ## Build it
 #
-# [`deepseekmoe/`](deepseekmoe/README.md) is the real thing, small: bytes in, one dense [block](glossary.md#block-thread-block) and [MoE](glossary.md#mixture-of-experts-mixture-of-experts-moe) blocks with routed and shared experts, AdamW, trained on the source of Python's standard library. Its balancers are `loadsparse.reference.balancing`, called once per batch with that batch's loads. Here is its tiny setting (8 experts, 2 per token), live:
+# [`deepseekmoe/`](deepseekmoe/README.md) is the real thing, small: bytes in, one dense layer and [MoE](glossary.md#mixture-of-experts-mixture-of-experts-moe) layers with routed and shared experts, AdamW, trained on the source of Python's standard library. Its balancers are `loadsparse.reference.balancing`, called once per batch with that batch's loads. Here is its tiny setting (8 experts, 2 per token), live:
 
 # %% tags=["varies"]
 import tempfile
@@ -91,7 +91,7 @@ show(
 # %% [markdown]
 # ## Check it against the oracle
 #
-# Dispatch is where MoE trainers go wrong: tokens are sorted by expert, padded to blocks, multiplied, and put back. The [oracle](glossary.md#oracle), `reference.moe`, loops over experts and has its gradients written by hand. In float64 both must agree to rounding: outputs, choices, loads, and the gradient of every weight.
+# Dispatch is where MoE trainers go wrong: tokens are sorted by expert, padded to [blocks](glossary.md#block-thread-block), multiplied, and put back. The [oracle](glossary.md#oracle), `reference.moe`, loops over experts and has its gradients written by hand. In float64 both must agree to rounding: outputs, choices, loads, and the gradient of every weight.
 
 # %%
 import jax

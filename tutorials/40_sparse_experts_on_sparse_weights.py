@@ -188,7 +188,7 @@ cells(
 )
 show(
     figure,
-    "Relative time of balanced routing: above 1, it hurts, for 4 to 64 tokens on one GPU and up to 16 on eight; below 1, it helps, for 256 tokens and more on eight.",
+    "Relative time of balanced routing: above 1, it hurts, for 4 to 64 tokens on one GPU and for 4 and 16 on eight; below 1, it helps, for 256 tokens and more on eight.",
 )
 verdicts = {(cell.tokens, cell.gpus): cell.verdict for row in grid for cell in row}
 assert verdicts[16, 1] == "hurts"

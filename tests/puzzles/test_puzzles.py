@@ -49,6 +49,12 @@ def test_well_formed(entry: Entry) -> None:
         assert "out" in puzzle.template
 
 
+def test_one_block_is_never_enough_for_many_blocks() -> None:
+    """`launch` returning (1, n) must fail whatever the seed."""
+    puzzle = ENTRIES[3].load()
+    assert all(max(puzzle.draw(trial, [seed])["n"] for trial in range(puzzle.trials)) > 1024 for seed in range(50))
+
+
 @pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
 def test_solution_is_right_and_its_counts_are_the_best_known(
     entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

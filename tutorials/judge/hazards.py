@@ -75,6 +75,9 @@ def _sentence(
         return f"{who} {verb[1]}s what the copy of line {other} brings, and nobody has waited for that copy"
     if finding.kind == "bounds":
         return f"{who} is out of bounds: {_element(finding.message, args, arrays)}"
+    if finding.kind == "uninitialized" and re.search(r"array \d+: offset", finding.message):
+        said, _, place = finding.message.partition(" to global memory: ")
+        return f"{said} to {_element(place, args, arrays).partition(', which')[0]} ({who})"
     return f"{finding.message} ({who})"
 
 
@@ -90,6 +93,8 @@ def point(index: int, size: tuple[int, int, int]) -> str:
 def _element(message: str, args: Sequence[Any], arrays: Mapping[str, Any]) -> str:
     """ "array 4: offset 40..44 of 40 bytes", or "array 4, byte 40" -> "element 10 of `a`, which has 10"."""
     found = re.search(r"array (\d+)(?:: offset|, byte) (-?\d+)", message)
+    if shared := re.search(r"shared memory: offset (-?\d+)\.\.-?\d+ of (\d+) bytes", message):
+        return f"shared memory: byte {shared[1]} of {shared[2]}"
     if found is None or not isinstance(name := args[int(found[1])], str):
         return message.partition(": ")[2] or message
     array = np.asarray(arrays[name])

@@ -80,11 +80,13 @@ _RULES = (
     (r"setitem\(array\(\w+, (\d)d, \w+\), [^)]*, array\(", "index", "a whole row is written into one element"),
     (r"No conversion from (\S+) to none for '\S*return", "type", "a kernel returns nothing, but this one returns a {0}"),
     (r"IMPORT_NAME", "type", "a kernel cannot import inside of its body"),
+    (r"_ol_array_allocate|_call_allocator", "type", "a kernel cannot calculate with whole arrays: this would need a new one"),
     (r">>> ([\w.]+)\(([^)]*\)?)\)", "type", "the compiler knows no {0}({1}) for these types"),
 )  # fmt: skip
 _BETTER = {
     "returns nothing": "Write the result into `out`.",
     "whole row": "Give one index per dimension on both sides.",
+    "whole arrays": "Work on one element: index both sides, as in out[i] = a[i].",
     "cannot import": "Import at the top of the file.",
 }
 

@@ -10,7 +10,7 @@ def oracle(a, b, n):
 
 
 def inputs(rng, trial):
-    n = (1000, 1, 128, 257, int(rng.integers(2, 1500)))[trial]
+    n = (1000, 1, 128, 257, int(rng.integers(1025, 1500)))[trial]
     return {"a": rng.standard_normal(n).astype(np.float32), "b": rng.standard_normal(n).astype(np.float32), "n": n}
 
 

@@ -6,7 +6,7 @@ from loadsparse.tutorials.judge.puzzle import Launch, Puzzle
 
 
 def oracle(a):
-    return a[::-1].copy()
+    return a[5 * np.arange(64) % 64]
 
 
 def inputs(rng, trial):
@@ -16,12 +16,14 @@ def inputs(rng, trial):
 PUZZLE = Puzzle(
     title="Through shared memory",
     goal="What one thread writes, another may read only behind a barrier.",
-    text="Reverse 64 elements, but read each from global memory in the thread of its own place: put it into shared memory,\n"
-    "and take the one you need from there.  Two warps do this, in any order.",
+    text="Mix 64 elements: place i receives element 5 i mod 64.  Read each from global memory in the thread of its own place,\n"
+    "put it into shared memory, and take the one you need from there: a warp that picks its elements out of global\n"
+    "memory fetches every sector of them.  Two warps do this, in any order.",
     oracle=oracle,
     inputs=inputs,
     launch=Launch({"out": "float32[::1]", "a": "float32[::1]"}, grid=1, block=64),
     lines=3,
+    limits={"sectors": 16},
     template="""
 from numba import cuda, float32
 
@@ -32,4 +34,5 @@ def kernel(out, a):
     # FILL ME IN
     ...
 """,
+    hints={"costly": "Read `a` once, as a[i]: each thread reads its own place; the mixing is done in shared memory."},
 )

@@ -6,4 +6,4 @@ def kernel(out, a):
     shared = cuda.shared.array(64, float32)
     shared[i] = a[i]
     cuda.syncthreads()
-    out[i] = shared[63 - i]
+    out[i] = shared[5 * i % 64]

@@ -1,4 +1,5 @@
 WRONG = [
+    ("type", "whole arrays", "out = a + b", "def kernel(out, a, b):\n    out = a + b\n"),
     ("wrong", "out[0] is", None, "def kernel(out, a, b):\n    out[0] = a[0] - b[0]\n"),
     ("unwritten", "Assign to out[0]", None, "def kernel(out, a, b):\n    c = a[0] + b[0]\n"),
     ("type", "Write the result into `out`", "return", "def kernel(out, a, b):\n    return a[0] + b[0]\n"),

@@ -10,7 +10,7 @@ WRONG = [
     ("bounds", "of `a`", "a[i + 1]", edit((" if i + 1 < n else 0", ""))),
     (
         "uninitialized",
-        "0 beyond the ends",
+        "never written is stored to element 0 of `out`",
         "out[i]",
         edit(("    if t == 0:\n        shared[0] = a[i - 1] if i > 0 else 0\n", "")),
     ),
