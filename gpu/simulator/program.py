@@ -7,6 +7,7 @@ place it came from.  Both engines read this structure and share nothing else.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -154,6 +155,14 @@ class Location:
     line: int
     column: int
     inlined_at: Location | None = None
+
+    def own(self) -> Location:
+        """The line to show: this one, or for code inlined from outside the kernel's folder (a library) its caller's."""
+        frames = [self]
+        while frames[-1].inlined_at is not None:
+            frames.append(frames[-1].inlined_at)
+        home = os.path.dirname(frames[-1].file)
+        return next(frame for frame in frames if os.path.dirname(frame.file) == home)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ VERBS = {
 }
 CONVERGENCE = {
     "stuck": "lanes of this warp wait here for lanes that will never come",
+    "lanes missing": "an instruction of the whole warp is executed by a part of it: lanes have exited or never existed",
     "guards differ": "an .aligned instruction is executed by part of the warp: guards differ",
     "not in own mask": "a lane executes this that is not in its own member mask",
     "inactive source": "a shuffle reads from a lane that does not take part",
@@ -140,10 +141,8 @@ def _rows(plan: Layout) -> tuple[dict[str, Any], ...]:
 
 
 def _location(instruction: Instruction) -> tuple[str | None, int | None]:
-    """Source file and line; of inlined code the line of the caller."""
-    where = instruction.location
-    while where is not None and where.inlined_at is not None:
-        where = where.inlined_at
+    """Source file and line."""
+    where = instruction.location.own() if instruction.location is not None else None
     return (where.file, where.line) if where is not None else (None, None)
 
 

@@ -238,9 +238,7 @@ class _Recorder:
         if len(self.steps) == self.count:
             self.cut = True
             raise self.machine.stop_here()
-        where = event.instruction.location
-        while where is not None and where.inlined_at is not None:
-            where = where.inlined_at
+        where = event.instruction.location.own() if event.instruction.location is not None else None
         flying = list(warp.block.copies.flying.values())
         self.steps.append(
             Step(

@@ -22,7 +22,9 @@ from loadsparse.gpu.simulator.program import (
 )
 
 MASKED_SYNC = frozenset({"shfl", "vote", "match", "redux", "elect"})
-WARP_WIDE = frozenset({"mma", "wmma", "ldmatrix", "stmatrix", "bar", "barrier", "movmatrix"})
+EXCHANGES = frozenset({"mma", "wmma", "ldmatrix", "stmatrix", "movmatrix"})
+"""Instructions in which every lane of a warp has a part."""
+WARP_WIDE = EXCHANGES | {"bar", "barrier"}
 ENDS = frozenset({"bra", "brx", "ret", "exit", "trap", "brkpt", "call"})
 NO_RESULT = frozenset(
     [

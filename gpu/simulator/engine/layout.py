@@ -126,9 +126,11 @@ W_MMA = 1920
 W_SCRATCH = 3968
 W_MATRIX_DEFINED = 12288
 W_ARRIVALS = 12800
-W_REGISTERS = 12864
+W_ARRIVED_AT = 12864
+W_REGISTERS = 12928
 """W_BARRED: lanes that wait at `barrier.sync 0` for the rest of their warp; W_STEPPED: the warp's clock;
 W_ASIDE: lanes that stand back because their loop or sleep ended a turn.
+W_ARRIVALS, W_ARRIVED_AT: for each barrier the lanes that came, and when they did not wait.
 W_DATA: up to 4 elements of 32 lanes, 256 bytes apart; W_DEFINED: their masks; W_SCRATCH: bank and segment lists."""
 
 POLL_INTERVAL = 10_000_000
@@ -160,11 +162,12 @@ BOUNDS, ALIGNMENT, UNINITIALIZED, RACE, PENDING, CONVERGENCE, DEADLOCK, BUDGET, 
 DETAILS = (
     "", "guard", "address", "value", "write after write", "read after write", "write after read", "read", "write",
     "source", "unwaited", "stuck", "guards differ", "not in own mask", "inactive source", "trap", "stale read",
+    "lanes missing",
 )  # fmt: skip
 (
     NO_DETAIL, GUARD, ADDRESS, VALUE, WRITE_WRITE, READ_WRITE, WRITE_READ, READ, WRITE, SOURCE, UNWAITED, STUCK,
-    GUARDS_DIFFER, NOT_IN_MASK, INACTIVE, TRAPPED, STALE_READ,
-) = range(17)  # fmt: skip
+    GUARDS_DIFFER, NOT_IN_MASK, INACTIVE, TRAPPED, STALE_READ, MISSING,
+) = range(18)  # fmt: skip
 
 # counters per instruction
 C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_SITE_BYTES = 0, 8, 16, 24, 32, 40, 64

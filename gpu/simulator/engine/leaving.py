@@ -61,6 +61,20 @@ class Leaving:
         if is_aligned(instruction) and report and self.checks.convergence:
             self._guards_differ(lowering)
 
+    def lanes_missing(self, lowering: Lowering) -> None:
+        """Reports, for its lowest lane, a warp that is not whole where all lanes exchange data."""
+        code = self.code
+        lowest = code.v(f"and i32 {lowering.group_mask}, {code.v(f'sub i32 0, {lowering.group_mask}')}")
+        part = code.v(f"icmp ne i32 {lowering.group_mask}, -1")
+        some = code.v(f"icmp ne i32 {lowering.mask}, 0")
+        cold, after = code.fresh("partial"), code.fresh("whole")
+        code.branch(code.v(f"and i1 {part}, {some}"), cold, after, likely=False)
+        code.start(cold)
+        wide = code.v(f"zext i32 {lowest} to i64")
+        self.call_runtime("report_lanes", "%Bi", "%Wi", layout.CONVERGENCE, self.frame.index, wide, layout.MISSING)
+        code.goto(after)
+        code.start(after)
+
     def _guards_differ(self, lowering: Lowering) -> None:
         """Reports the lanes whose guard is false at an aligned instruction, unless all are."""
         code = self.code

@@ -138,6 +138,8 @@ def synchronise_some(B: int, warp_bytes: int, number: int, arrived: int, waiting
                 known = smax(known, load32(row_of(B, thread) + 4 * u))
         if (arrived >> (u // 32)) & 1 != 0 and came(B, warp_bytes, number, u):
             known = clock
+            if (waiting >> (u // 32)) & 1 == 0:
+                known = load32(load64(B + L.B_WARPS) + u // 32 * warp_bytes + L.W_ARRIVED_AT + 4 * number)
         for thread in range(threads):
             if (waiting >> (thread // 32)) & 1 != 0 and alive(B, warp_bytes, thread):
                 place = row_of(B, thread) + 4 * u

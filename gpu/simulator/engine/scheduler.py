@@ -180,6 +180,8 @@ def arrive(B: int, W: int, site: int, number: int, threads: int, waits: int, pre
         store64(barrier + L.BARRIER_WARPS, load64(barrier + L.BARRIER_WARPS) | (1 << index))
         store64(W + L.W_STATUS, L.AT_BARRIER)
         store64(W + L.W_BARRIER, site)
+    else:
+        store32(W + L.W_ARRIVED_AT + 4 * (number & 15), tick(B))
     check_barrier(B, number & 15)
     return load64(W + L.W_STATUS) == L.AT_BARRIER
 

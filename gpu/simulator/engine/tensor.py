@@ -72,6 +72,14 @@ def _quads(x: Lowering, mask: str) -> str:
     return code.v(f"mul i32 {first}, 15")
 
 
+def _known(x: Lowering, registers: tuple[Operand | None, ...]) -> str:
+    """Lanes whose registers are all defined; those that have exited or never started hold zeros."""
+    mask = x.defined_of(*registers)
+    if FULL in (mask, x.group_mask):
+        return mask
+    return x.code.v(f"or i32 {mask}, {x.code.v(f'xor i32 {x.group_mask}, -1')}")
+
+
 def _defined(
     x: Lowering,
     a: tuple[Operand | None, ...],
@@ -84,10 +92,10 @@ def _defined(
     code = x.code
     rows = []
     for half in range(halves):
-        mask = code.mask_and(x.defined_of(*a[half::halves]), x.group_mask)
+        mask = _known(x, a[half::halves])
         rows.append(mask if mask == FULL else _quads(x, mask))
     columns = [FULL, FULL]
-    b_mask = code.mask_and(x.defined_of(*b), x.group_mask)
+    b_mask = _known(x, b)
     if b_mask != FULL:
         quads = _quads(x, b_mask)
         for parity in (0, 1):

@@ -23,6 +23,7 @@ from loadsparse.gpu.simulator.engine import (  # noqa: F401  (lowerings register
 )
 from loadsparse.gpu.simulator.engine.blocks import (
     ENDS,
+    EXCHANGES,
     Block,
     Flow,
     analyse,
@@ -305,6 +306,8 @@ class Translation(Leaving):
             self.guarded(lowering, instruction)
             if instruction.name in SILENT:
                 continue
+            if instruction.name in EXCHANGES and lowering.mask != FULL and self.checks.convergence:
+                self.lanes_missing(lowering)
             lowered = TABLE.get(instruction.name)
             if lowered is None:
                 raise refuse(instruction)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes
+from loadsparse.gpu.simulator.interpreter.order import View
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Waiting:
     predicate: Flags | None = None
     finish: Callable[[Warp, Flags, int], None] | None = None
     operation: str = ""
+    released: View = field(default_factory=dict)
+    """What came before a bar.arrive, which does not wait for what it releases to be acquired."""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,8 @@ class BlockBarriers:
         barrier.arrived.append(arrival)
         if arrival.waits:
             arrival.warp.barrier[arrival.lanes] = number
+        elif self.block.order is not None:
+            arrival.released = self.block.order.release(arrival.warp.threads[arrival.lanes])
         self.check(number)
 
     def check_all(self) -> None:
@@ -89,9 +94,9 @@ class BlockBarriers:
                 result = {"popc": sum(values), "and": all(values), "or": any(values)}[arrival.operation]
                 arrival.finish(arrival.warp, arrival.lanes, int(result))
         if self.block.order is not None:
-            released = np.concatenate([a.warp.threads[a.lanes] for a in arrivals])
-            acquiring = [a.warp.threads[a.lanes] for a in arrivals if a.waits]
-            self.block.order.join(released, np.concatenate(acquiring) if acquiring else released[:0])
+            waiting = [a.warp.threads[a.lanes] for a in arrivals if a.waits]
+            if waiting:
+                self.block.order.join(np.concatenate(waiting), [a.released for a in arrivals if not a.waits])
 
 
 def lanes_of(value: Lanes, lanes: Flags) -> int:

@@ -22,6 +22,7 @@ from loadsparse.gpu.simulator.interpreter import (
 )
 from loadsparse.gpu.simulator.interpreter.numbers import Flags
 from loadsparse.gpu.simulator.interpreter.operands import Place
+from loadsparse.gpu.simulator.interpreter.rendezvous import EXCHANGES
 from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.program import Instruction, PtxError
 
@@ -62,9 +63,22 @@ def decode(machine: Machine, place: Place, instruction: Instruction, index: int,
     return guarded(machine, place, instruction, index, body)
 
 
+def whole(machine: Machine, index: int, body: Execute) -> Execute:
+    """Reports an exchange between all lanes of a warp of which some have exited or never started."""
+
+    def execute(warp: Warp, lanes: Flags) -> None:
+        if not warp.alive.all():
+            machine.lane_hazard("convergence", index, warp, int(np.argmax(warp.alive)), detail="lanes missing")
+        body(warp, lanes)
+
+    return execute
+
+
 def guarded(machine: Machine, place: Place, instruction: Instruction, index: int, body: Execute) -> Execute:
-    """Applies the guard; reports guards that are undefined, or that differ at an aligned instruction."""
+    """Applies the guard; reports guards that are undefined or differ at an aligned instruction, and missing lanes."""
     guard = instruction.guard
+    if instruction.name in EXCHANGES:
+        body = whole(machine, index, body)
     if guard is None:
         return body
     row, negated = place.row(guard.register), guard.negated

@@ -55,7 +55,10 @@ def _fused(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
 
 
 class Registers:
-    """One fragment operand: its registers' values, defined bits, and how to write them."""
+    """One fragment operand: its registers' values, defined bits, and how to write them.
+
+    Lanes that have exited, or never started, hold zeros.
+    """
 
     def __init__(self, place: Place, operand: Operand, fragment: Fragment) -> None:
         self.fragment = fragment
@@ -66,10 +69,10 @@ class Registers:
         self.place, self.registers = place, registers
 
     def matrix(self, warp: Warp) -> Lanes:
-        return self.fragment.gather([read(warp) for read in self.read])
+        return self.fragment.gather([np.where(warp.alive, read(warp), U(0)) for read in self.read])
 
     def known(self, warp: Warp) -> Flags:
-        return self.fragment.known([defined(warp, used) for used in self.rows])
+        return self.fragment.known([defined(warp, used) | ~warp.alive for used in self.rows])
 
     def put(self, warp: Warp, lanes: Flags, matrix: Lanes, known: Flags) -> None:
         bits, flags = self.fragment.scatter(matrix), self.fragment.scatter_known(known)

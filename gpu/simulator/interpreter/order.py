@@ -77,19 +77,27 @@ class Order:
         for thread in threads:
             self.seen[thread, thread] += 1
 
-    def join(self, released: Indices, acquiring: Indices) -> None:
-        """What `released` threads did so far is ordered before what `acquiring` threads do next."""
-        if released.size == 0:
-            return
-        known = self.seen[released].max(axis=0)
-        self.seen[acquiring] = np.maximum(self.seen[acquiring], known)
+    def join(self, members: Indices, messages: Iterable[View] = ()) -> None:
+        """What the members did so far, and what the messages tell of, is ordered before what the members do next."""
+        self.seen[members] = self.seen[members].max(axis=0)
+        others: View = {}
         if self.foreign:
-            others: View = {}
-            for thread in released.tolist():
+            for thread in members.tolist():
                 others = merge(others, self.foreign.get(thread, {}))
-            for thread in acquiring.tolist():
+        for message in messages:
+            others = merge(others, message)
+        if others:
+            for thread in members.tolist():
                 self.learn(thread, others)
-        self.tick(released.tolist())
+        self.tick(members.tolist())
+
+    def release(self, threads: Indices) -> View:
+        """What the threads did so far, for others to learn later."""
+        message: View = {}
+        for thread in threads.tolist():
+            message = merge(message, self.view(thread))
+        self.tick(threads.tolist())
+        return message
 
     def fence(self, threads: Indices, wide: bool) -> None:
         """A fence: later atomics release what came before it, earlier ones have acquired.  `wide`: beyond the block."""

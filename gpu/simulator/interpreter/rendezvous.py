@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
 
 MASKED = frozenset({"shfl", "vote", "match", "redux", "elect"})
-WHOLE_WARP = frozenset({"mma", "wmma", "ldmatrix", "stmatrix", "movmatrix", "bar"})
+EXCHANGES = frozenset({"mma", "wmma", "ldmatrix", "stmatrix", "movmatrix"})
+"""Instructions in which every lane of a warp has a part."""
+WHOLE_WARP = EXCHANGES | {"bar"}
 
 
 def kind(instruction: Instruction) -> str | None:

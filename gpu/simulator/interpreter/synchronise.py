@@ -61,7 +61,7 @@ def _warp(machine: Machine, place: Place, instruction: Instruction, index: int) 
     def execute(warp: Warp, lanes: Flags) -> None:
         members(machine, warp, index, lanes, masks(warp))
         if warp.block.order is not None:
-            warp.block.order.join(warp.threads[lanes], warp.threads[lanes])
+            warp.block.order.join(warp.threads[lanes])
 
     return execute
 
