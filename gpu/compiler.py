@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -150,10 +151,26 @@ _HOST_HEADERS = {
         ]
     ),
     "cuda_runtime.h": None,
+    "cuda.h": "#define CUDA_VERSION (__CUDACC_VER_MAJOR__ * 1000 + __CUDACC_VER_MINOR__ * 10)",
     "stdint.h": "#include <cuda/std/cstdint>\nusing namespace cuda::std;",
     "cstdint": "#include <cuda/std/cstdint>\nusing namespace cuda::std;",
+    **dict.fromkeys(["float.h", "cfloat"], "#include <cuda/std/cfloat>"),
+    **dict.fromkeys(["limits.h", "climits"], "#include <cuda/std/climits>"),
+    "stddef.h": "#include <cuda/std/cstddef>",
+    **{
+        name: f"#include <cuda/std/{name}>\nnamespace std {{ using namespace cuda::std; }}"
+        for name in ("cstddef", "limits", "type_traits", "utility")
+    },
 }
 """Host headers that kernels commonly include; NVRTC declares printf, assert and the mathematical functions itself."""
+
+_AS_NVCC = (
+    "-DINFINITY=__int_as_float(0x7f800000)",
+    "-DNAN=__int_as_float(0x7fffffff)",
+    "-DM_PI=3.14159265358979323846",
+    *(["--device-int128"] if sys.platform.startswith("linux") else []),
+)
+"""What nvcc gives every program (by the headers that it includes itself) and NVRTC does not."""
 
 
 def includes() -> list[Path]:
@@ -189,7 +206,8 @@ def cuda(source: str, arch: str = "sm_80", *options: str, name: str = "kernel.cu
     texts = [(text or "").encode() for text in _HOST_HEADERS.values()]
     program = call(nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), len(names), texts, names))
     try:
-        flags = [f"--gpu-architecture=compute_{major}{minor}".encode(), b"-lineinfo", *(o.encode() for o in options)]
+        flags = [f"--gpu-architecture=compute_{major}{minor}".encode(), b"-lineinfo"]
+        flags += [option.encode() for option in (*_AS_NVCC, *options)]
         flags += [f"--include-path={folder}".encode() for folder in includes()]
         (status,) = nvrtc.nvrtcCompileProgram(program, len(flags), flags)
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:

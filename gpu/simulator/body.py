@@ -19,6 +19,7 @@ from loadsparse.gpu.simulator.declarations import (
     heading,
     integer,
 )
+from loadsparse.gpu.simulator.optimistic import relax_optimistic_reads
 from loadsparse.gpu.simulator.program import (
     WIDTH,
     Address,
@@ -110,7 +111,7 @@ class Body:
         maximum, required = self._limits()
         body = next(child for child in self.function.children if isinstance(child, Tree) and child.data == "body")
         self._walk(body, self.scope)
-        instructions = tuple(self._instruction(*item) for item in self.pending)
+        instructions = relax_optimistic_reads(tuple(self._instruction(*item) for item in self.pending))
         last_ends = instructions and instructions[-1].guard is None and instructions[-1].name in ("ret", "exit")
         if not last_ends or len(instructions) in self.targets.values():
             instructions += (self._final_return(),)

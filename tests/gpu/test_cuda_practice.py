@@ -66,3 +66,99 @@ def test_128_bit_division():
     expected = [p % 1000000007 for p in wide] + [p // int(d) % 2**64 for p, d in zip(wide, by, strict=True)]
     assert report.ok, report
     assert arrays[3].tolist() == expected + [p // 7 >> 64 for p in wide]
+
+
+SWAPS = {
+    "double addition, as in the programming guide": """(unsigned long long* a, double* o) {
+  unsigned long long old = *a, assumed;
+  do { assumed = old;
+       old = atomicCAS(a, assumed, __double_as_longlong(threadIdx.x + __longlong_as_double(assumed))); } while (assumed != old);
+}""",
+    "in shared memory": """(unsigned long long* a, double* o) {
+  __shared__ unsigned s; if (threadIdx.x == 0) s = 0;
+  __syncthreads();
+  unsigned old = s, assumed;
+  do { assumed = old; old = atomicCAS(&s, assumed, assumed + threadIdx.x); } while (assumed != old);
+  __syncthreads();
+  if (threadIdx.x == 0) *a = __double_as_longlong(s);
+}""",
+}
+
+
+@pytest.mark.parametrize("name", SWAPS)
+def test_the_plain_first_read_of_a_swap_loop_is_no_race(name):
+    arrays, report = both(K + SWAPS[name], zeros(1, np.float64), zeros(1, np.float64), block=64)
+    assert report.ok, report
+    assert arrays[0].tolist() == [64 * 63 / 2]
+
+
+def test_what_nvcc_provides_by_itself():
+    """INFINITY, NAN, M_PI, __int128 and the standard headers for types and limits."""
+    source = (
+        "#include <cfloat>\n#include <limits.h>\n#include <limits>\n#include <type_traits>\n#include <cuda.h>\n"
+        + K
+        + """(float* o, unsigned __int128* p) {
+  static_assert(CUDA_VERSION >= 12000 && std::is_same<int, int>::value, "");
+  o[0] = -INFINITY; o[1] = NAN; o[2] = M_PI; o[3] = FLT_MAX; o[4] = INT_MAX; o[5] = std::numeric_limits<float>::min(); p[0] *= 3;
+}"""
+    )
+    arrays, report = both(source, zeros(6, np.float32), np.array([5, 1], np.uint64), block=1)
+    assert report.ok, report
+    limits = np.finfo(np.float32)
+    np.testing.assert_array_equal(
+        arrays[0], np.float32([-np.inf, np.nan, np.pi, limits.max, 2**31 - 1, limits.smallest_normal])
+    )
+    assert arrays[1].tolist() == [15, 3]
+
+
+BUGS = {
+    "in a function that was inlined": (
+        "race",
+        """
+__device__ void put(int* s, int t) {
+  s[t] = t;
+}
+__device__ int get(const int* s, int t) {
+  return s[63 - t];  // BUG
+}
+extern "C" __global__ void k(int* o) {
+  __shared__ int s[64];
+  put(s, threadIdx.x);
+  o[threadIdx.x] = get(s, threadIdx.x);
+}""",
+    ),
+    "written again after bar.arrive has handed it over": (
+        "race",
+        """
+extern "C" __global__ void k(int* o) {
+  __shared__ int s[32]; int t = threadIdx.x;
+  if (t < 32) {
+    s[t] = t;
+    asm volatile("bar.arrive 1, 64;" ::: "memory");
+    s[t] = 2 * t;  // BUG
+  } else {
+    asm volatile("bar.sync 1, 64;" ::: "memory");
+    o[t - 32] = s[t - 32];
+  }
+}""",
+    ),
+    "a product of matrices after half of the warp has left": (
+        "convergence",
+        """
+extern "C" __global__ void k(float* o) {
+  float d[4] = {1, 2, 3, 4}; unsigned a = threadIdx.x * 77;
+  if (threadIdx.x % 32 >= 16) return;
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %4}, {%4}, {%0, %1, %2, %3};"  // BUG
+    : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a));
+  o[threadIdx.x] = d[0] + d[3];
+}""",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_bugs_are_found_at_their_line(name):
+    kind, source = BUGS[name]
+    line = next(number for number, text in enumerate(source.splitlines(), 1) if "BUG" in text)
+    _, report = both(source, zeros(64), block=64)
+    assert [f for f in report.hazards if f.kind == kind and line in (f.source_line, f.other_source_line)], report

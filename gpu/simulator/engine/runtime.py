@@ -29,9 +29,10 @@ MODULES = (records, views, order, history, races, copies, places, counting, acce
 
 @functools.cache
 def engine_hash() -> str:
-    """Hash of the engine's own source: code compiled by another version is never reused."""
+    """Hash of the engine's own source and the parser's: code compiled by another version is never reused."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    engine = Path(__file__).parent
+    for path in sorted([*engine.glob("*.py"), *engine.parent.glob("*.py"), engine.parent / "ptx.lark"]):
         digest.update(path.name.encode() + b"\\0" + path.read_bytes())
     return digest.hexdigest()
 

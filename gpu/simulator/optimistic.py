@@ -1,0 +1,64 @@
+"""The first read of a compare-and-swap loop, as the CUDA programming guide writes it:
+
+    unsigned old = *address, assumed;
+    do { assumed = old; old = atomicCAS(address, assumed, f(assumed)); } while (assumed != old);
+
+The plain load may be stale without harm, for the swap believes it only if memory still holds it.  It is executed as
+`ld.relaxed` with the scope of the swap, so that it races with no atomic; with plain stores it still does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from loadsparse.gpu.simulator.program import Address, Instruction, Operand, Register, Variable
+
+_SCOPES = {"cta", "cluster", "gpu", "sys"}
+_NOT_WEAK = {"volatile", "relaxed", "acquire", "mmio", "nc"}
+
+
+def relax_optimistic_reads(instructions: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
+    """The instructions, with the loads that a compare-and-swap at the same address compares made relaxed."""
+    swaps = [i for i in instructions if i.name == "atom" and "cas" in i.modifiers]
+    if not swaps:
+        return instructions
+    copies = [i.operands for i in instructions if i.name == "mov" and len(i.operands) == 2]
+    named = {destination: origin for destination, origin in copies if isinstance(origin, Variable)}
+
+    def place(address: Operand | None) -> Operand | None:
+        """The address, through the variable's name where its base register holds that."""
+        if isinstance(address, Address) and isinstance(address.base, Register):
+            base = named.get(address.base)
+            return address if base is None else replace(address, base=base)
+        return address
+
+    scopes: dict[tuple[Operand | None, Operand | None], str] = {}
+    for swap in swaps:
+        scope = next((m for m in swap.modifiers if m in _SCOPES), "gpu")
+        for register in _origins(swap.operands[2], copies):
+            scopes[register, place(swap.operands[1])] = scope
+
+    def relaxed(instruction: Instruction) -> Instruction:
+        if instruction.name != "ld" or _NOT_WEAK & set(instruction.modifiers):
+            return instruction
+        scope = scopes.get((instruction.operands[0], place(instruction.operands[1])))
+        if scope is None:
+            return instruction
+        rest = tuple(m for m in instruction.modifiers if m != "weak")
+        return replace(instruction, modifiers=("relaxed", scope, *rest))
+
+    return tuple(map(relaxed, instructions))
+
+
+def _origins(register: Operand | None, copies: Sequence[tuple[Operand, ...]]) -> set[Operand | None]:
+    """The register and all that it may be a copy of."""
+    found: set[Operand | None] = {register}
+    fresh = [register]
+    while fresh:
+        target = fresh.pop()
+        for destination, origin in copies:
+            if destination == target and origin not in found:
+                found.add(origin)
+                fresh.append(origin)
+    return found
