@@ -63,31 +63,28 @@ class Leaving:
 
     def lanes_missing(self, lowering: Lowering) -> None:
         """Reports, for its lowest lane, a warp that is not whole where all lanes exchange data."""
-        code = self.code
-        lowest = code.v(f"and i32 {lowering.group_mask}, {code.v(f'sub i32 0, {lowering.group_mask}')}")
-        part = code.v(f"icmp ne i32 {lowering.group_mask}, -1")
+        code, group = self.code, lowering.group_mask
+        lowest = code.v(f"and i32 {group}, {code.v(f'sub i32 0, {group}')}")
+        part = code.v(f"icmp ne i32 {group}, -1")
         some = code.v(f"icmp ne i32 {lowering.mask}, 0")
-        cold, after = code.fresh("partial"), code.fresh("whole")
-        code.branch(code.v(f"and i1 {part}, {some}"), cold, after, likely=False)
-        code.start(cold)
-        wide = code.v(f"zext i32 {lowest} to i64")
-        self.call_runtime("report_lanes", "%Bi", "%Wi", layout.CONVERGENCE, self.frame.index, wide, layout.MISSING)
-        code.goto(after)
-        code.start(after)
+        bad = code.v(f"select i1 {code.v(f'and i1 {part}, {some}')}, i32 {lowest}, i32 0")
+        self._report_convergence(bad, layout.MISSING)
 
     def _guards_differ(self, lowering: Lowering) -> None:
         """Reports the lanes whose guard is false at an aligned instruction, unless all are."""
         code = self.code
         absent = code.v(f"xor i32 {lowering.mask}, {lowering.group_mask}")
         some = code.v(f"icmp ne i32 {lowering.mask}, 0")
-        bad = code.v(f"select i1 {some}, i32 {absent}, i32 0")
+        self._report_convergence(code.v(f"select i1 {some}, i32 {absent}, i32 0"), layout.GUARDS_DIFFER)
+
+    def _report_convergence(self, bad: str, detail: int) -> None:
+        """Reports the lanes of a mask, if there are any."""
+        code = self.code
         cold, after = code.fresh("differ"), code.fresh("agree")
         code.branch(code.v(f"icmp ne i32 {bad}, 0"), cold, after, likely=False)
         code.start(cold)
         wide = code.v(f"zext i32 {bad} to i64")
-        self.call_runtime(
-            "report_lanes", "%Bi", "%Wi", layout.CONVERGENCE, self.frame.index, wide, layout.GUARDS_DIFFER
-        )
+        self.call_runtime("report_lanes", "%Bi", "%Wi", layout.CONVERGENCE, self.frame.index, wide, detail)
         code.goto(after)
         code.start(after)
 
