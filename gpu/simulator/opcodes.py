@@ -411,6 +411,14 @@ def pipe(name: str, modifiers: tuple[str, ...]) -> Pipe:
 
 INTERPRETED = frozenset({"call", "isspacep", "mbarrier", "movmatrix", "stmatrix", "szext"})
 """What only the interpreter executes; of the others, the LLVM engine may leave a rare form to it."""
+PARTLY_INTERPRETED = {"cp": "mbarrier", "mma": "e4m3 e5m2 f64", "wmma": "f64"}
+"""Modifiers with which only the interpreter executes an opcode."""
+
+
+def _engine(name: str) -> str:
+    if name in INTERPRETED:
+        return "interpreter"
+    return f"llvm (interpreter: {PARTLY_INTERPRETED[name]})" if name in PARTLY_INTERPRETED else "llvm"
 
 
 def coverage() -> list[dict[str, str]]:
@@ -422,7 +430,7 @@ def coverage() -> list[dict[str, str]]:
             "modifiers": " ".join(sorted(row.flags)),
             "operands": _either(row.operands),
             "pipe": row.pipe,
-            "engine": "interpreter" if row.name in INTERPRETED else "llvm",
+            "engine": _engine(row.name),
         }
         for row in _ROWS
     ]
