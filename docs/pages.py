@@ -106,7 +106,10 @@ class Site:
             if cell.cell_type == "markdown":
                 parts.append(cell.source)
             elif cell.cell_type == "code":
-                parts.append(f"```python\n{cell.source}\n```")
+                code = f"```python\n{cell.source}\n```"
+                if "hide-input" in cell.metadata.get("tags", ()):
+                    code = f"<details markdown>\n<summary>Code of the picture</summary>\n\n{code}\n\n</details>"
+                parts.append(code)
                 parts += [self.output(item, page, f"{path.stem}-{number}-{i}") for i, item in enumerate(cell.outputs)]
         self.write(path, "\n\n".join(part for part in parts if part))
 
@@ -176,7 +179,7 @@ class Site:
             for path in sorted((ROOT / "tutorials").rglob("*.md"))
         ]  # fmt: skip
         notes = [page for page in NOTES.values() if page != "index.md"]
-        api = [f"api/{name}.md" for name in self.modules]
+        api = [{name.removeprefix("loadsparse."): f"api/{name}.md"} for name in self.modules]
         return [
             {"Home": "index.md"},
             {"Kernels": pages(0, 27)},

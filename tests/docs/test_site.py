@@ -72,6 +72,14 @@ def test_every_notebook_and_module_has_a_page(site: Path) -> None:
     assert "<math" in (site / "tutorials" / "30_duality_with_three_tokens.html").read_text(encoding="utf-8")
 
 
+def test_the_code_of_a_first_picture_is_folded(site: Path) -> None:
+    text = (site / "tutorials" / "06_one_mma_by_hand.html").read_text(encoding="utf-8")
+    before, folded, after = text.partition("<summary>Code of the picture</summary>")
+    assert folded
+    assert after.index("</code>") < after.index("</details>") < after.index("<img")
+    assert before.rindex("<details>") > before.rindex("One instruction multiplies")
+
+
 def test_every_link_arrives(pages: dict[Path, Page]) -> None:
     lost = []
     for path, page in pages.items():
