@@ -308,7 +308,7 @@ class AdaptiveKernel:
 def tiling(encoded: LaneBitmap | Adaptive, m: int, arch: str) -> parts.Tiling:
     """How the kernel cuts matrices of m rows: its height, stages and copies depend on the largest tile of the weights."""
     slot, limit = 16 * int(np.diff(encoded.offsets).max()), shared_per_block(arch)
-    bits, rounds = (4, encoded.rounds()) if isinstance(encoded, Adaptive) else (int(encoded.bits[0]), 0)
+    bits, rounds = int(encoded.bits[0]), encoded.rounds() if isinstance(encoded, Adaptive) else 0
 
     def panels(n: int) -> int:
         total, most = -(-n // 8), 6 if rounds > 1 else 7 if rounds and n % 8 else 8  # more would spill

@@ -49,16 +49,19 @@ def pack_adaptive(dense: NDArray[Any], dtype: str = "f16", threads: int | None =
     """
     patterns = to_bits(dense, dtype)
     across, tiles = -(-patterns.shape[1] // 64), -(-patterns.shape[0] // 64) * -(-patterns.shape[1] // 64)
-    units, kinds = np.empty(tiles, np.int64), np.empty(tiles, np.int64)
+    units, kinds, items = (np.empty(tiles, np.int64) for _ in range(3))
     positions = _position_order()
-    _in_parallel(_choose_kinds, tiles, threads, patterns, across, positions, units, kinds)
+    _in_parallel(_choose_kinds, tiles, threads, patterns, across, positions, units, kinds, items)
     offsets = _offsets(units)
     halves = np.empty(8 * int(offsets[-1]), np.uint16)
-    order, places = _lane_order(4)
+    crowd = items[kinds == 0]
+    bits = 8 if crowd.sum() <= 0.22 * 4096 * len(crowd) else 4
+    order, places = _lane_order(bits)
     _in_parallel(
         _pack_kinds, tiles, threads, patterns, across, offsets, kinds, positions, order, places, _high_bits(), halves
     )
-    return Adaptive((patterns.shape[0], patterns.shape[1]), dtype, offsets, halves.view(np.uint32))
+    shape = (patterns.shape[0], patterns.shape[1])
+    return Adaptive(shape, dtype, np.array([bits], np.uint32), offsets, halves.view(np.uint32))
 
 
 def _offsets(units: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -145,13 +148,14 @@ def _octets(where, begin, end, before, width):
 
 
 @njit(nogil=True, cache=True)
-def _choose_kinds(begin, end, bits, across, positions, units, kinds):
+def _choose_kinds(begin, end, bits, across, positions, units, kinds, counts):
     scratch, where = np.empty(4096, np.uint16), np.empty(4097, np.uint16)
     for tile in range(begin, end):
         _copy_tile(bits, tile, across, 64, scratch)
         items = 0
         for i in range(4096):
             items += scratch[i] != 0
+        counts[tile] = items
         if items == 0:
             kinds[tile], units[tile] = _EMPTY, 1
             continue

@@ -28,7 +28,7 @@ class Adaptive(SparseFormat):
 
     The first halfword of a tile is its kind, a key of `KINDS`:
 
-        bitmap   a tile of `LaneBitmap` with 4 bits a lane (whose first halfword is 0)
+        bitmap   a tile of `LaneBitmap` (whose first halfword is 0)
         delta    gap codes of 5, 6 or 8 bits, see `delta.pack`
         dense    16 bytes: the kind and zeros; then all elements
         empty    16 bytes: the kind and zeros
@@ -39,21 +39,26 @@ class Adaptive(SparseFormat):
     Fields
         shape    (M, K)
         dtype    "f16" or "bf16"
+        bits     uint32[1], 8 or 4: of the bitmap tiles, see `LaneBitmap`
         offsets  int32[tiles + 1], where each tile starts in `data`, counted in units of 16 bytes
         data     uint32[4 * offsets[-1]]
 
     A tile without items is empty; with 740 or more it is a bitmap, or dense where that is smaller; otherwise the smallest
-    form is taken (of equal ones the first in the order bitmap, delta, dense).
+    form is taken (of equal ones the first in the order bitmap, delta, dense). The bitmap tiles have 8 bits a lane where at
+    most 0.22 of their elements are items, else 4.
 
     >>> a = np.zeros((64, 128), np.float16)
     >>> a[3, 100] = 1.5
     >>> packed = Adaptive.encode(a)
     >>> packed.names(), packed.nbytes, np.array_equal(packed.decode(), a)
-    (['empty', 'delta5'], 60, True)
+    (['empty', 'delta5'], 64, True)
     """
 
-    arrays: ClassVar[dict[str, tuple[type[np.generic], ...]]] = {"offsets": (np.int32,), "data": (np.uint32,)}
+    arrays: ClassVar[dict[str, tuple[type[np.generic], ...]]] = {
+        "bits": (np.uint32,), "offsets": (np.int32,), "data": (np.uint32,),
+    }  # fmt: skip
 
+    bits: NDArray[np.uint32]
     offsets: NDArray[np.int32]
     data: NDArray[np.uint32]
 
@@ -63,16 +68,20 @@ class Adaptive(SparseFormat):
         patterns = to_bits(dense, dtype)
         rows, columns = patterns.shape
         tiles = _tiles(patterns)
+        items, bits = np.count_nonzero(tiles, axis=1), 8
         if kind is None:
-            forms = {other: _pack(tiles, other) for other in (BITMAP, *delta.WIDTHS, DENSE)}
-            kinds = _choose(np.count_nonzero(tiles, axis=1), {other: units for other, (units, _) in forms.items()})
-            forms[EMPTY] = _pack(tiles, EMPTY)
+            forms = {other: _pack(tiles, other, bits) for other in (BITMAP, *delta.WIDTHS, DENSE)}
+            kinds = _choose(items, {other: units for other, (units, _) in forms.items()})
+            forms[EMPTY] = _pack(tiles, EMPTY, bits)
         elif kind not in KINDS or (kind == EMPTY and tiles.any()):
             raise FormatError(
                 f"kind is one of {', '.join(map(str, KINDS))}, and 1 (empty) only for zeros, not {kind!r}"
             )
         else:
-            forms, kinds = {kind: _pack(tiles, kind)}, np.full(len(tiles), kind)
+            forms, kinds = {kind: _pack(tiles, kind, bits)}, np.full(len(tiles), kind)
+        if _crowded(items[kinds == BITMAP]):
+            bits = 4
+            forms[BITMAP] = _pack(tiles, BITMAP, bits)
         sizes = np.stack([forms[other][0] if other in forms else np.zeros(len(tiles), np.int64) for other in KINDS])
         units = np.choose([list(KINDS).index(int(one)) for one in kinds], sizes)
         offsets = np.concatenate([[0], np.cumsum(units)])
@@ -83,17 +92,21 @@ class Adaptive(SparseFormat):
             begin = np.cumsum(own) - own
             for tile in np.flatnonzero(kinds == other):
                 halves[8 * offsets[tile] : 8 * offsets[tile + 1]] = packed[8 * begin[tile] : 8 * (begin + own)[tile]]
-        return cls((rows, columns), dtype, offsets.astype(np.int32), halves.view(np.uint32))
+        own_bits = np.array([bits], np.uint32)
+        return cls((rows, columns), dtype, own_bits, offsets.astype(np.int32), halves.view(np.uint32))
 
     def decode(self) -> NDArray[Any]:
-        tiles = np.stack([_unpack(self._tile(tile)) for tile in range(len(self.offsets) - 1)])
+        tiles = np.stack([_unpack(self._tile(tile), int(self.bits[0])) for tile in range(len(self.offsets) - 1)])
         rows, columns = self.shape
         return from_bits(np.ascontiguousarray(_matrix(tiles, self.shape)[:rows, :columns]), self.dtype)
 
     def validate(self) -> None:
         self._check_fields()
-        down, across = _grid(self.shape)
-        largest = max(int(_pack(np.ones((1, TILE * TILE), np.uint16), kind)[0][0]) for kind in KINDS if kind != EMPTY)
+        if self.bits.size != 1 or self.bits[0] not in (4, 8):
+            raise FormatError(f"Adaptive.bits: {self.bits.tolist()[:4]} is neither [4] nor [8]")
+        bits, (down, across) = int(self.bits[0]), _grid(self.shape)
+        full = np.ones((1, TILE * TILE), np.uint16)
+        largest = max(int(_pack(full, kind, bits)[0][0]) for kind in KINDS if kind != EMPTY)
         self._check_offsets("offsets", down * across + 1, largest)
         self._check_size("data", 4 * int(self.offsets[-1]), "offsets[-1]")
         inside = np.zeros(self.shape, np.uint16)
@@ -104,12 +117,12 @@ class Adaptive(SparseFormat):
                 found = "no bytes" if packed.size == 0 else f"the kind {packed[0]}"
                 raise FormatError(f"Adaptive.data: tile {tile} has {found}, must be one of {sorted(KINDS)}")
             try:
-                elements = _unpack(packed)
+                elements = _unpack(packed, bits)
             except FormatError as error:
                 raise FormatError(f"Adaptive.data: tile {tile} ({KINDS[int(packed[0])]}): {error}") from None
             if (elements[kept == 0] != 0).any():
                 raise FormatError(f"Adaptive.data: tile {tile} has an item outside the shape {self.shape}")
-            again = _pack(elements[None], int(packed[0]))[1]  # one way to write a tile: nothing hides in pads
+            again = _pack(elements[None], int(packed[0]), bits)[1]  # one way to write a tile: nothing hides in pads
             at = first(again != packed) if again.size == packed.size else 0
             if at is not None:
                 where = f"differs at byte {2 * at}" if again.size == packed.size else f"has {2 * packed.size} bytes"
@@ -142,12 +155,17 @@ def _choose(items: NDArray[np.int64], units: dict[int, NDArray[np.int64]]) -> ND
     return np.where(items == 0, EMPTY, forms[np.argmin(sizes, axis=0)])
 
 
-def _pack(tiles: NDArray[np.uint16], kind: int) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+def _crowded(items: NDArray[np.int64]) -> bool:
+    """Whether the values of a fragment in these tiles would not fit the 32 banks."""
+    return int(items.sum()) > 0.22 * TILE * TILE * len(items)
+
+
+def _pack(tiles: NDArray[np.uint16], kind: int, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
     """Units of 16 bytes of each tile in this form, and their bytes one after the other."""
     if kind in delta.WIDTHS:
         return delta.pack(tiles, kind)
     if kind == BITMAP:
-        stacked = LaneBitmap.encode(_matrix(tiles, (TILE * len(tiles), TILE)), "bf16", 4)
+        stacked = LaneBitmap.encode(_matrix(tiles, (TILE * len(tiles), TILE)), "bf16", bits)
         units = stacked.offsets[1:].astype(np.int64) - stacked.offsets[:-1]
         return units, stacked.data.view(np.uint16)
     size = DENSE_START // 2 + (TILE * TILE if kind == DENSE else 0)
@@ -158,14 +176,14 @@ def _pack(tiles: NDArray[np.uint16], kind: int) -> tuple[NDArray[np.int64], NDAr
     return np.full(len(tiles), size // 8, np.int64), halves.ravel()
 
 
-def _unpack(packed: NDArray[np.uint16]) -> NDArray[np.uint16]:
+def _unpack(packed: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:
     """The elements uint16[4096] of one tile.  Raises FormatError."""
     kind = int(packed[0])
     if kind in delta.WIDTHS:
         return delta.unpack(packed, kind)
     if kind == BITMAP:
         offsets = np.array([0, packed.size // 8], np.int32)
-        bitmap = LaneBitmap((TILE, TILE), "bf16", np.array([4], np.uint32), offsets, packed.copy().view(np.uint32))
+        bitmap = LaneBitmap((TILE, TILE), "bf16", np.array([bits], np.uint32), offsets, packed.copy().view(np.uint32))
         bitmap.validate()
         found: NDArray[np.uint16] = _tiles(bitmap.decode())[0]
         return found

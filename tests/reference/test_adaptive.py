@@ -105,6 +105,19 @@ def test_each_tile_has_its_own_form() -> None:
     assert Adaptive.encode(dense, "bf16").names() == ["empty", "delta8", "delta6", "delta5", "bitmap", "dense"]
 
 
+def test_bits_follow_the_bitmap_tiles() -> None:
+    """Eight a lane where a fragment's values fit the banks in the tiles that are bitmaps, however sparse the others are."""
+    sparse, light, heavy = (random_bits(64, 64, [density], 8) for density in (0.01, 0.2, 0.5))
+    for tiles, bits in (([sparse, light], 8), ([sparse, sparse, sparse, heavy], 4), ([light, heavy], 4), ([sparse], 8)):
+        packed = Adaptive.encode(np.hstack(tiles), "bf16")
+        packed.validate()
+        assert packed.bits.tolist() == [bits]
+        assert np.array_equal(packed.decode(), np.hstack(tiles))
+    packed.bits[0] = 5
+    with pytest.raises(FormatError, match=r"Adaptive.bits: \[5\] is neither \[4\] nor \[8\]"):
+        packed.validate()
+
+
 def test_save_and_load(tmp_path: Any) -> None:
     packed = Adaptive.encode(random_bits(130, 70, [0.02, 0.3, 1], 4).view(np.float16))
     packed.save(tmp_path / "w")
@@ -141,9 +154,9 @@ def test_other_refusals() -> None:
         packed.validate()
     outside = Adaptive.encode(np.ones((64, 64), np.uint16), "bf16")
     with pytest.raises(FormatError, match="tile 0 has an item outside"):
-        Adaptive((64, 63), "bf16", outside.offsets, outside.data).validate()
+        Adaptive((64, 63), "bf16", outside.bits, outside.offsets, outside.data).validate()
     with pytest.raises(FormatError, match="kind is one of"):
         Adaptive.encode(np.ones((1, 1), np.uint16), "bf16", 7)
     with pytest.raises(FormatError, match="only for zeros"):
         Adaptive.encode(np.ones((1, 1), np.uint16), "bf16", EMPTY)
-    assert Adaptive.encode(np.zeros((3, 3), np.uint16), "bf16", EMPTY).nbytes == 24
+    assert Adaptive.encode(np.zeros((3, 3), np.uint16), "bf16", EMPTY).nbytes == 28
