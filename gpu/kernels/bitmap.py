@@ -37,7 +37,7 @@ from loadsparse.gpu.intrinsics import (
     zeros,
 )
 from loadsparse.gpu.kernels import parts
-from loadsparse.gpu.kernels.blocks import clear_shared, copy_while, load_panels, store_partials, store_rounded
+from loadsparse.gpu.kernels.blocks import clear_shared, copy_while, load_panels
 from loadsparse.gpu.kernels.decode import decode_and_multiply, locate
 from loadsparse.gpu.kernels.scatter import area_bytes, scatter_half, take_and_multiply
 from loadsparse.gpu.kernels.splitting import shared_per_block
@@ -69,13 +69,14 @@ def product(
     where every tile is a bitmap, else that many for each half of a delta tile.  The last parameter of the function is the
     bytes of a tile slot.
     """
-    step_by, take, store = decode_and_multiply[dtype], take_and_multiply[dtype], store_rounded[dtype]
+    step_by, take = decode_and_multiply[dtype], take_and_multiply[dtype]
+    write_tile = parts.write_tile(dtype, panels, direct, paired, tile_m)
     strips, threads = strips_per_warp(panels), threads_per_block(tile_m, panels)
     place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, threads)
     sharers = 4 // strips  # warps that work on one format tile
     loaders, slots, ahead = 32 * sharers, tile_m // 64, stages - 1
     at_once, stride = copies, 512 * sharers
-    acc_count, even, b_bytes = strips * 4 * panels, int(paired), TILE_K * panels * 16
+    acc_count, b_bytes = strips * 4 * panels, TILE_K * panels * 16
     lane_shift, lane_bits, oldest = bits.bit_length() - 1, bits // 4, stages - 2
     mixed, dense_area, area_rows = rounds > 0, area_bytes(strips), 2 * strips
     scatter = scatter_half(strips == 4, rounds)
@@ -94,10 +95,7 @@ def product(
         lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
         mine, sub = uint32(warp // uint32(sharers)), uint32(uint32(warp % uint32(sharers)) * uint32(strips))
         loader = uint32(thread % uint32(loaders))
-        part, parts_ = uint32(cuda.blockIdx.z), uint32(cuda.gridDim.z)
-        tiles = uint32(uint32(k + uint32(63)) >> uint32(6))
-        first = uint32(uint32(part * tiles) // parts_)
-        last = uint32(uint32(uint32(part + uint32(1)) * tiles) // parts_)
+        tiles, first, last = parts.own_steps(k)
         row = uint32(top + uint32(mine << uint32(6)))
         # a warp beyond the last row repeats the last tile and stores nothing: control flow stays uniform
         tile_row = uint32(origin + min(uint32(row >> uint32(6)), uint32(uint32(m - uint32(1)) >> uint32(6))))
@@ -192,17 +190,8 @@ def product(
             step = uint32(step + uint32(1))
 
         if row < m:
-            within = uint32(uint32(sub << uint32(4)) + uint32(lane >> uint32(2)))
-            col = uint32(uint32(lane & uint32(3)) * uint32(2))
-            if direct:
-                down, across = uint32(row + within), uint32(column + col)
-                to = c + (uint64(down) * uint64(ldc) + uint64(across)) * uint64(2)
-                rows_left = uint32(m - down) if down < m else uint32(0)
-                columns_left = uint32(end - across) if across < end else uint32(0)
-                store(to, acc, panels, even, rows_left, columns_left, uint32(ldc * uint32(2)))
-            else:
-                down = parts.partial_block() * uint64(tile_m) + uint64(uint32(mine << uint32(6)) + within)
-                store_partials(c + (down * uint64(8 * panels) + uint64(col)) * uint64(4), acc, panels)
+            within = uint32(uint32(mine << uint32(6)) + uint32(sub << uint32(4)) + uint32(lane >> uint32(2)))
+            write_tile(c, acc, top, within, column, end, m, ldc)
 
     return strips_product
 

@@ -41,8 +41,6 @@ from loadsparse.gpu.kernels.blocks import (
     load_rows,
     load_while,
     scatter_items,
-    store_partials,
-    store_rounded,
 )
 from loadsparse.gpu.launch import Launch
 from loadsparse.reference.formats import TiledCSL
@@ -59,9 +57,9 @@ def product(dtype: str, panels: int, n_width: int, direct: bool, paired: bool) -
     columns in C; ldb, ldc: row lengths of B and of C.  direct: round and store C; otherwise store float32 partials.
     n_width: see parts.copy_width.  paired: rows of C start at words.
     """
-    mma, store = mma_m16n8k16[dtype], store_rounded[dtype]
+    mma, write_tile = mma_m16n8k16[dtype], parts.write_tile(dtype, panels, direct, paired, TILE_M)
     place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS)
-    b_bytes, even = TILE_K * panels * 16, int(paired)
+    b_bytes = TILE_K * panels * 16
     acc_count, staged_words = 2 * 4 * panels, 4 * STAGED
     vector_pitch, clears = THREADS * 16, A_BYTES // (THREADS * 16)
 
@@ -69,10 +67,7 @@ def product(dtype: str, panels: int, n_width: int, direct: bool, paired: bool) -
     def strip_product(tile_offsets, items, b, c, origin, top, b_column, column, end, m, k, ldb, ldc):
         thread = uint32(cuda.threadIdx.x)
         lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
-        part, parts_ = uint32(cuda.blockIdx.z), uint32(cuda.gridDim.z)
-        tiles = uint32(uint32(k + uint32(63)) >> uint32(6))
-        first = uint32(uint32(part * tiles) // parts_)
-        last = uint32(uint32(uint32(part + uint32(1)) * tiles) // parts_)
+        tiles, first, last = parts.own_steps(k)
         a_base = shared_base()
         b_base = uint32(a_base + uint32(2 * A_BYTES))
         # ldmatrix address of this lane: row lane%16 of the warp's first row tile, 16-byte chunk lane/16, swizzled
@@ -128,17 +123,8 @@ def product(dtype: str, panels: int, n_width: int, direct: bool, paired: bool) -
             barrier()  # tile `step` is complete
             step = uint32(step + uint32(1))
 
-        row = uint32(uint32(warp * uint32(32)) + uint32(lane >> uint32(2)))
-        col = uint32(uint32(lane & uint32(3)) * uint32(2))
-        if direct:
-            down, across = uint32(top + row), uint32(column + col)
-            to = c + (uint64(down) * uint64(ldc) + uint64(across)) * uint64(2)
-            rows_left = uint32(m - down) if down < m else uint32(0)
-            columns_left = uint32(end - across) if across < end else uint32(0)
-            store(to, acc, panels, even, rows_left, columns_left, uint32(ldc * uint32(2)))
-        else:
-            down = parts.partial_block() * uint64(TILE_M) + uint64(row)
-            store_partials(c + (down * uint64(8 * panels) + uint64(col)) * uint64(4), acc, panels)
+        within = uint32(uint32(warp * uint32(32)) + uint32(lane >> uint32(2)))
+        write_tile(c, acc, top, within, column, end, m, ldc)
 
     return strip_product
 

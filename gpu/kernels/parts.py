@@ -1,4 +1,4 @@
-"""What the Tensor Core kernels share: B tiles, the reduction of split K, the split itself.
+"""What the Tensor Core kernels share: B tiles, the split of K, the results, their reduction.
 
 A B tile is K rows x N columns kept as 8-column panels: panel j holds its rows one after the other, 16 bytes each.  Eight
 rows of a panel are 128 consecutive bytes, so cp.async writes and ldmatrix reads have no bank conflict without a swizzle,
@@ -33,6 +33,7 @@ from loadsparse.gpu.intrinsics import (
     store_global_half,
     store_shared_half,
 )
+from loadsparse.gpu.kernels.blocks import store_partials, store_rounded
 from loadsparse.gpu.kernels.splitting import choose_split
 from loadsparse.gpu.launch import Algorithm, Launch, Step
 
@@ -130,10 +131,42 @@ def work_item(work):
 
 
 @cuda.jit(device=True, inline="always")
+def own_steps(k):
+    """(steps of 64 along all of K, the first of this block's split, the one after its last)."""
+    part, splits = uint32(cuda.blockIdx.z), uint32(cuda.gridDim.z)
+    steps = uint32(uint32(k + uint32(63)) >> uint32(6))
+    return steps, uint32(uint32(part * steps) // splits), uint32(uint32(uint32(part + uint32(1)) * steps) // splits)
+
+
+@cuda.jit(device=True, inline="always")
 def partial_block():
     """Number of this block's partials, in blocks: [splits, blocks_n, strips]."""
     part = uint32(uint32(cuda.blockIdx.z) * uint32(cuda.gridDim.y) + uint32(cuda.blockIdx.y))
     return uint64(part) * uint64(cuda.gridDim.x) + uint64(cuda.blockIdx.x)
+
+
+def write_tile(dtype: str, panels: int, direct: bool, paired: bool, tile_m: int) -> Any:
+    """Device function that stores a block's accumulators: rounded into C[m, end) if `direct`, else as float32 partials.
+
+    top, column: first row and column of the block in C; within: of the lane's first row, from `top`; ldc: row length of C.
+    paired: rows of C start at words.
+    """
+    store, even = store_rounded[dtype], int(paired)
+
+    @cuda.jit(device=True, inline="always")
+    def write(c, acc, top, within, column, end, m, ldc):
+        col = uint32(uint32(uint32(cuda.threadIdx.x) & uint32(3)) * uint32(2))
+        if direct:
+            down, across = uint32(top + within), uint32(column + col)
+            to = c + (uint64(down) * uint64(ldc) + uint64(across)) * uint64(2)
+            rows_left = uint32(m - down) if down < m else uint32(0)
+            columns_left = uint32(end - across) if across < end else uint32(0)
+            store(to, acc, panels, even, rows_left, columns_left, uint32(ldc * uint32(2)))
+        else:
+            down = partial_block() * uint64(tile_m) + uint64(within)
+            store_partials(c + (down * uint64(8 * panels) + uint64(col)) * uint64(4), acc, panels)
+
+    return write
 
 
 def sum_splits(dtype: str, splits: int, paired: bool) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from numba import cuda, uint32, uint64
+from numba import cuda, uint32
 from numpy.typing import NDArray
 
 from loadsparse.gpu import compiler
@@ -25,7 +25,7 @@ from loadsparse.gpu.intrinsics import (
     zeros,
 )
 from loadsparse.gpu.kernels import parts
-from loadsparse.gpu.kernels.blocks import load_deep_panels, mma_sparse, store_partials, store_rounded
+from loadsparse.gpu.kernels.blocks import load_deep_panels, mma_sparse
 from loadsparse.gpu.launch import Launch
 from loadsparse.reference.formats import TwoFour
 
@@ -36,23 +36,20 @@ A_BYTES, META_BYTES = TILE_M * TILE_K, TILE_M * TILE_K // 8
 @cache
 def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str) -> str:
     """PTX for 8*panels columns per block; see lscd.compiled."""
-    mma, store = mma_sparse[dtype], store_rounded[dtype]
+    mma, write_tile = mma_sparse[dtype], parts.write_tile(dtype, panels, direct, paired, TILE_M)
     place_a, copy_a = parts.copy_tile(TILE_M, 4, 16, THREADS)
     place_m, copy_m = parts.copy_tile(8, 8, 16, THREADS)
     place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS)
     b_start = A_BYTES + META_BYTES
     stage_bytes, ahead, oldest = b_start + TILE_K * panels * 16, STAGES - 1, STAGES - 2
-    acc_count, even, end = 8 * panels, int(paired), STAGES * (b_start + TILE_K * panels * 16)
+    acc_count, end = 8 * panels, STAGES * (b_start + TILE_K * panels * 16)
 
     def twofour(values, metadata, b, c, m, n, k):
         thread = uint32(cuda.threadIdx.x)
         lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
         strip = uint32(uint32(cuda.blockIdx.x) * uint32(TILE_M))
         column = uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
-        part, parts_ = uint32(cuda.blockIdx.z), uint32(cuda.gridDim.z)
-        tiles = uint32(uint32(k + uint32(63)) >> uint32(6))
-        first = uint32(uint32(part * tiles) // parts_)
-        last = uint32(uint32(uint32(part + uint32(1)) * tiles) // parts_)
+        _, first, last = parts.own_steps(k)
         # the stored matrices: rows x deep/2 values, and one row of deep/32 * 32 halfwords of metadata per 16 rows
         rows = uint32(uint32(m + uint32(15)) & uint32(0xFFFFFFF0))
         deep = uint32(uint32(k + uint32(31)) & uint32(0xFFFFFFE0))
@@ -99,18 +96,8 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
                     read = uint32(0)
             step = uint32(step + uint32(1))
 
-        row = uint32(strip + uint32(warp << uint32(5)) + uint32(lane >> uint32(2)))
-        col = uint32(uint32(lane & uint32(3)) * uint32(2))
-        if direct:
-            across = uint32(column + col)
-            to = c + (uint64(row) * uint64(n) + uint64(across)) * uint64(2)
-            rows_left = uint32(m - row) if row < m else uint32(0)
-            columns_left = uint32(n - across) if across < n else uint32(0)
-            store(to, acc, panels, even, rows_left, columns_left, uint32(n * uint32(2)))
-        else:
-            block = uint64(part * uint32(cuda.gridDim.y) + uint32(cuda.blockIdx.y))
-            down = block * uint64(uint32(cuda.gridDim.x) * uint32(TILE_M)) + uint64(row)
-            store_partials(c + (down * uint64(8 * panels) + uint64(col)) * uint64(4), acc, panels)
+        within = uint32(uint32(warp << uint32(5)) + uint32(lane >> uint32(2)))
+        write_tile(c, acc, strip, within, column, n, m, n)
 
     signature = "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32)"
     return compiler.numba(twofour, signature, arch, launch_bounds=THREADS)

@@ -44,6 +44,26 @@ def test_bytes_and_instructions() -> None:
     assert np.array_equal(c[rows], spmm.lscd(a, b, arch="sm_80", splits=launch.splits, rows=rows))
 
 
+@pytest.mark.parametrize(
+    ("m", "arch", "rows", "stages"), [(300, "sm_80", 512, 3), (256, "sm_80", 256, 3), (300, "sm_89", 256, 3)]
+)
+def test_tall_blocks_beyond_32_columns(m: int, arch: str, rows: int, stages: int) -> None:
+    """512 rows share B's tile where there are as many and three stages fit; 60% sparse, a ragged last block."""
+    rng = np.random.default_rng(m)
+    a = np.where(rng.random((m, 320)) < 0.4, rng.standard_normal((m, 320)), 0).astype(np.float16)
+    b = rng.standard_normal((320, 64)).astype(np.float16)
+    kernel = kernels.get("bitmap")
+    launch = kernel.plan(kernel.encode(a), b, arch, 2)
+    step = launch.steps[0]
+    assert step.grid == (-(-m // rows), 1, 2)
+    assert step.block == (rows, 1, 1)
+    assert step.ptx.count(f"cp.async.wait_group {stages - 2}") == 1
+    c, report = launch.run()
+    assert report.ok, report.hazards
+    some = np.array([0, 255, m - 1])
+    assert np.array_equal(c[some], spmm.lscd(a, b, arch=arch, splits=launch.splits, rows=some))
+
+
 def of_all_kinds(k_tiles: int, seed: int) -> Any:
     """[150, 64 k_tiles - 9] float16 with empty, very sparse, sparse, clustered, bitmap and dense tiles; NaN, Inf and -0 too."""
     rng = np.random.default_rng(seed)
