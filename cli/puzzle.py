@@ -150,9 +150,12 @@ def _show(verdict: Verdict, trace: bool, plain: bool) -> None:
     for name, value in verdict.score.items():
         best = value["best"]
         mark = "" if best is None else f"   best known {best}"
+        mark += ": you beat it" if verdict.ok and best is not None and value["yours"] < best else ""
         say(f"  {name:13}{value['yours']:>8}{mark}")
     if verdict.score:
-        say("  counted by the simulator on the public input; best known: a solution of ours", "dim")
+        known = any(value["best"] is not None for value in verdict.score.values())
+        ours = "; best known: a solution of ours" if known else ""
+        say(f"  counted by the simulator on the public input{ours}", "dim")
     if any(problem.details for problem in verdict.problems) and not trace:
         say("--trace shows the rest", "dim")
     if any((problem.trial or 0) > 0 for problem in verdict.problems):

@@ -34,6 +34,7 @@ def test_start_check_solve(run, tmp_path: Path) -> None:  # type: ignore[no-unty
     assert solved.exit_code == 0, solved.output
     assert "solved" in solved.stdout
     assert "best known" in solved.stdout
+    assert "you beat it" not in solved.stdout
     again = run("start", "one_thread_adds")
     assert again.exit_code == 2
     assert "already there" in again.stderr
@@ -101,3 +102,13 @@ def test_help_and_puzzle_list_import_nothing_heavy() -> None:
         "heavy = {'numpy', 'numba', 'numba.cuda', 'llvmlite', 'scipy', 'lark'} & set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_count_below_the_best_known_is_named(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Every lane may write the same sum: fewer instructions than the solution of ours, and right."""
+    body = "    for d in (16, 8, 4, 2, 1):\n        value += cuda.shfl_xor_sync(0xFFFFFFFF, value, d)\n"
+    head = "from numba import cuda\n\n\ndef kernel(out, a):\n    value = a[cuda.grid(1)]\n"
+    (tmp_path / "mine.py").write_text(head + body + "    out[cuda.blockIdx.x] = value\n")
+    solved = run("check", "9", "mine.py", "--plain")
+    assert solved.exit_code == 0, solved.output
+    assert solved.stdout.count("you beat it") == 1
