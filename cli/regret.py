@@ -43,9 +43,8 @@ def command(
         try:
             settings = [online.Setting(**common, seed=seed) for seed in range(seeds)]
             with progress("regret", quiet=as_json or plain) as update:
-                runs = experiment.regret(
-                    settings, experiment.executor(scheduler), store, lambda done, all_: update("regret", done, all_)
-                )
+                runner = experiment.executor(scheduler, scores=float(seeds) * steps * tokens * experts)
+                runs = experiment.regret(settings, runner, store, lambda done, all_: update("regret", done, all_))
         except (ValueError, RuntimeError) as error:
             raise InputError(str(error)) from None
     slope = online.log_slope(runs) if steps >= 1000 else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -75,9 +76,15 @@ class Dask:
                 yield waiting[future.key], future.result()
 
 
-def executor(scheduler: str | None = None, workers: int | None = None) -> Executor:
-    """Processes, or the Dask cluster at `scheduler`."""
-    return Processes(workers) if scheduler is None else Dask(scheduler)
+SMALL = 50_000_000
+"""Scores that one process draws and routes in about the time that another takes to start."""
+
+
+def executor(scheduler: str | None = None, workers: int | None = None, scores: float = math.inf) -> Executor:
+    """The Dask cluster at `scheduler`, else processes; this one alone where all tasks together draw few `scores`."""
+    if scheduler is not None:
+        return Dask(scheduler)
+    return Serial() if scores < SMALL else Processes(workers)
 
 
 def key(task: Task) -> str:

@@ -385,3 +385,5 @@ def test_a_kernel_of_ones_own_is_counted_and_predicted() -> None:
     assert mine.seconds == pytest.approx(known.seconds, rel=0.01)
     assert (mine.bound, mine.resident_blocks) == (known.bound, known.resident_blocks)
     assert not mine.tested
+    small = predict_mine(kernels.get("lscd"), 256, 8, 512, 0.5)
+    assert [any(word in note for note in small.notes) for word in ("M = 256", "K = 512", "sparsity 0.5")] == [True] * 3

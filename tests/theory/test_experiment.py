@@ -20,6 +20,13 @@ def test_processes_equal_serial() -> None:
     assert len({r.expected[-1] for r in serial}) == 4
 
 
+def test_few_scores_are_drawn_in_this_process() -> None:
+    assert experiment.executor(scores=experiment.SMALL - 1) == experiment.Serial()
+    assert experiment.executor(scores=experiment.SMALL, workers=2) == experiment.executor(workers=2)
+    assert experiment.executor(workers=2) == experiment.Processes(2)
+    assert experiment.executor("tcp://host:8786", scores=1) == experiment.Dask("tcp://host:8786")
+
+
 def test_a_dask_cluster_equals_serial() -> None:
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
