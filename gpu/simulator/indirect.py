@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 
 _FUNCTION = re.compile(r"\.func\s*(\([^()]*\)\s*)?([\w$]+)\s*(\([^()]*\))?")
-_PROTOTYPE = re.compile(r"([\w$]+)\s*:\s*\.callprototype\s*(\([^()]*\)\s*)?_\s*(\([^()]*\))?[^;]*;")
+_PROTOTYPE = re.compile(r"(?<![\w$])([\w$]+)\s*:\s*\.callprototype\s*(\([^()]*\)\s*)?_\s*(\([^()]*\))?[^;:]*;")
 _CALL = re.compile(
     r"(@!?[\w$%]+\s+)?\bcall(?:\.uni)?\s+(\([^()]*\)\s*,)?\s*(%[\w$]+)\s*,\s*(\([^()]*\)\s*,)?\s*([\w$]+)\s*;"
 )
 _PARAMETER = re.compile(r"\.[busf](\d+)\b[^,()\[]*(?:\[(\d+)\])?")
 _TAKEN = re.compile(r"(mov\.[bu]64\s+%[\w$]+\s*,\s*)([\w$]+)(\s*;)")
-_STORED = re.compile(r"(?m)^(\s*(?:\.\w+\s+)*\.(?:global|const)\b[^;=]*=)([^;]*)(;)")
+_STORED = re.compile(r"(?m)^([ \t]*(?:\.\w+\s+)*\.(?:global|const)\b[^;=]*=)([^;]*)(;)")
 
 _NAME = re.compile(r"[A-Za-z_$][\w$]*")
 
@@ -24,6 +24,8 @@ Shape = tuple[tuple[int, ...], tuple[int, ...]]
 
 def resolve_indirect_calls(ptx: str) -> str:
     """The same module, line for line, without indirect calls; text without any comes back unchanged."""
+    if ".callprototype" not in ptx:
+        return ptx
     prototypes = {found[1]: _shape(found[2], found[3]) for found in _PROTOTYPE.finditer(ptx)}
     if not prototypes:
         return ptx
