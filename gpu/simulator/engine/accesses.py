@@ -7,7 +7,7 @@ Addresses lie in W_ADDRESS; element e of lane l in W_DATA + 256 e + width l, its
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import layout as L
-from loadsparse.gpu.simulator.engine.copies import pending_access, pending_source
+from loadsparse.gpu.simulator.engine.copies import pending_access, pending_near, pending_source
 from loadsparse.gpu.simulator.engine.counting import count
 from loadsparse.gpu.simulator.engine.native import ctz, fill, inline, load8, load32, load64, lshr, store32
 from loadsparse.gpu.simulator.engine.places import (
@@ -30,8 +30,10 @@ from loadsparse.gpu.simulator.engine.races import (
     global_store,
     global_write,
     quick_cells,
-    race_read,
+    quick_read,
+    quick_write,
     race_write,
+    read_suspects,
     shared_read,
     shared_write,
     watches_reads,
@@ -50,7 +52,7 @@ def read(
     known = shadow_base(B, W, mask, space, checks)
     pending = 0
     if space == L.SHARED and checks & L.CHECK_PENDING:
-        pending = load64(B + L.B_PENDING_COUNT)
+        pending = pending_near(B, W, mask, size)
     thread = load64(W + L.W_INDEX) * 32
     for e in range(size // width):
         store32(W + L.W_DEFINED + 4 * e, mask)
@@ -59,21 +61,27 @@ def read(
     settled = kind & L.STRONG or load64(B + L.B_EXACT)
     floor = floor_of(B)
     cell = cell_of(B, 0)
-    writes = load64(B + L.B_WRITES)
-    reads = load64(B + L.B_READS)
+    cells = load64(B + L.B_CELLS)
+    if space == L.SHARED and (pending != 0 or settled != 0):
+        rest = mask
+        while rest != 0:
+            lane = ctz(rest)
+            rest = rest & (rest - 1)
+            address = load64(W + L.W_ADDRESS + 8 * lane)
+            if pending != 0:
+                pending_access(B, site, thread + lane, address, address, size, L.READ)
+            if checks & L.CHECK_RACES and settled != 0:
+                shared_read(B, site, thread + lane, address, size, kind)
+    suspicious = 0
+    holes = 0
     rest = mask
-    while rest != 0:
+    while rest != 0:  # no calls here
         lane = ctz(rest)
         rest = rest & (rest - 1)
         address = load64(W + L.W_ADDRESS + 8 * lane)
-        if space == L.SHARED:
-            if pending != 0:
-                pending_access(B, site, thread + lane, address, address, size, L.READ)
-            if checks & L.CHECK_RACES:
-                if settled != 0:
-                    shared_read(B, site, thread + lane, address, size, kind)
-                else:
-                    race_read(B, floor, cell, writes, reads, thread + lane, address, size, granule)
+        if space == L.SHARED and checks & L.CHECK_RACES and settled == 0:
+            first = cells + L.PAIR * (address // granule)
+            suspicious = suspicious | (quick_read(floor, cell | (thread + lane), first, size // granule) << lane)
         place = W + L.W_DATA + lane * width
         poke(place, width, peek(data + address, width))
         if size > width:
@@ -81,8 +89,17 @@ def read(
         if size > 2 * width:
             poke(place + 512, width, peek(data + address + 2 * width, width))
             poke(place + 768, width, peek(data + address + 3 * width, width))
-        if known != 0 and whole_defined(known + address, size) == 0:
-            mark_holes(W, lane, known + address, size, width)
+        if known != 0:
+            holes = holes | ((whole_defined(known + address, size) == 0) << lane)
+    while suspicious != 0:
+        lane = ctz(suspicious)
+        suspicious = suspicious & (suspicious - 1)
+        first = cells + L.PAIR * (load64(W + L.W_ADDRESS + 8 * lane) // granule)
+        read_suspects(B, first, cell | (thread + lane), size // granule)
+    while holes != 0:
+        lane = ctz(holes)
+        holes = holes & (holes - 1)
+        mark_holes(W, lane, known + load64(W + L.W_ADDRESS + 8 * lane), size, width)
     count(B, W, site, mask, space, size)
     return mask
 
@@ -108,7 +125,7 @@ def write(
     known = shadow_base(B, W, mask, space, checks | L.CHECK_UNINITIALIZED if space == L.GLOBAL else checks)
     pending = 0
     if checks & L.CHECK_PENDING:
-        pending = load64(B + L.B_PENDING_COUNT)
+        pending = pending_near(B, W, mask, size) if space == L.SHARED else load64(B + L.B_PENDING_COUNT)
     thread = load64(W + L.W_INDEX) * 32
     bits = load32(W + L.W_DEFINED)
     if size > width:
@@ -118,8 +135,7 @@ def write(
     settled = kind & L.STRONG or load64(B + L.B_EXACT)
     floor = floor_of(B)
     cell = cell_of(B, 0)
-    writes = load64(B + L.B_WRITES)
-    reads = load64(B + L.B_READS)
+    cells = load64(B + L.B_CELLS)
     quick = 0
     row = 0
     if space == L.GLOBAL and checks & L.CHECK_RACES:
@@ -127,6 +143,19 @@ def write(
         quick = quick_cells(B, entry, kind)
         row = load64(entry + L.T_ROW)
     rest = mask
+    if space == L.SHARED and pending == 0 and settled == 0 and (known == 0 or mask & ~bits == 0):
+        # as below, but without calls, up to the first lane that meets others
+        while rest != 0:
+            lane = ctz(rest)
+            address = load64(W + L.W_ADDRESS + 8 * lane)
+            if checks & L.CHECK_RACES:
+                first = cells + L.PAIR * (address // granule)
+                if quick_write(floor, cell | (thread + lane), first, size // granule) == 0:
+                    break
+            put_elements(data + address, W + L.W_DATA + lane * width, size, width)
+            if known != 0:
+                fill(known + address, 1, size)
+            rest = rest & (rest - 1)
     while rest != 0:
         lane = ctz(rest)
         rest = rest & (rest - 1)
@@ -142,14 +171,8 @@ def write(
             elif settled != 0:
                 shared_write(B, W, site, lane, mask, address, size, kind, width)
             else:
-                race_write(B, W, floor, cell, writes, reads, lane, mask, address, size, granule, width)
-        place = W + L.W_DATA + lane * width
-        poke(data + address, width, peek(place, width))
-        if size > width:
-            poke(data + address + width, width, peek(place + 256, width))
-        if size > 2 * width:
-            poke(data + address + 2 * width, width, peek(place + 512, width))
-            poke(data + address + 3 * width, width, peek(place + 768, width))
+                race_write(B, W, floor, cell, cells, lane, mask, address, size, granule, width)
+        put_elements(data + address, W + L.W_DATA + lane * width, size, width)
         if known != 0:
             if space == L.GLOBAL or (bits >> lane) & 1 != 0:
                 fill(known + address, 1, size)
@@ -157,6 +180,18 @@ def write(
                 put_known(W, lane, known + address, size, width)
     count(B, W, site, mask, space, size)
     return mask if space == L.GLOBAL else 0
+
+
+@inline
+def put_elements(target: int, place: int, size: int, width: int) -> int:
+    """One lane's elements from the exchange area to memory."""
+    poke(target, width, peek(place, width))
+    if size > width:
+        poke(target + width, width, peek(place + 256, width))
+    if size > 2 * width:
+        poke(target + 2 * width, width, peek(place + 512, width))
+        poke(target + 3 * width, width, peek(place + 768, width))
+    return 0
 
 
 def put_known(W: int, lane: int, known: int, size: int, width: int) -> int:

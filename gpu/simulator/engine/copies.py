@@ -10,6 +10,7 @@ from loadsparse.gpu.simulator.engine.native import (
     inline,
     load8,
     load64,
+    outside_of,
     smax,
     smin,
     store8,
@@ -43,6 +44,15 @@ def pending_access(B: int, site: int, thread: int, offset: int, address: int, si
     if offset < load64(B + L.B_PENDING_HIGH) and offset + size > load64(B + L.B_PENDING_LOW):
         pending_scan(B, site, thread, offset, address, size, detail)
     return 0
+
+
+@inline
+def pending_near(B: int, W: int, mask: int, size: int) -> int:
+    """Non-zero if a lane of `mask` accesses shared memory between the ends of what is pending."""
+    if load64(B + L.B_PENDING_COUNT) == 0:
+        return 0
+    low = load64(B + L.B_PENDING_LOW) - size + 1
+    return mask & ~outside_of(W + L.W_ADDRESS, low, load64(B + L.B_PENDING_HIGH) - 1 - low, 0)
 
 
 @inline
@@ -88,14 +98,13 @@ def land(B: int, W: int, lane: int, entry: int, granule: int, checks: int) -> in
             store64(end, 0)
     store64(B + L.B_PENDING_COUNT, load64(B + L.B_PENDING_COUNT) - 1)
     if checks & L.CHECK_RACES:
-        writes = load64(B + L.B_WRITES)
-        reads = load64(B + L.B_READS)
+        cells = load64(B + L.B_CELLS)
         if load64(B + L.B_EXACT) != 0 or size != 16 or granule == 1:
             shared_write(B, W, load64(entry + L.Q_SITE), lane, 0, target, size, 0, 0)
         elif granule == 2:
-            race_write(B, W, floor_of(B), cell_of(B, 0), writes, reads, lane, 0, target, 16, 2, 0)
+            race_write(B, W, floor_of(B), cell_of(B, 0), cells, lane, 0, target, 16, 2, 0)
         else:
-            race_write(B, W, floor_of(B), cell_of(B, 0), writes, reads, lane, 0, target, 16, 4, 0)
+            race_write(B, W, floor_of(B), cell_of(B, 0), cells, lane, 0, target, 16, 4, 0)
     return 0
 
 

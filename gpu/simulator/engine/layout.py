@@ -40,8 +40,7 @@ B_GRID_THREADS = 264
 # block: races
 B_CLOCK = 272
 B_FLOOR = 280
-B_WRITES = 288
-B_READS = 296
+B_CELLS = 288
 B_CLOCK_BASE = 304
 B_PENDING_LOW = 312
 B_PENDING_HIGH = 320
@@ -176,7 +175,9 @@ C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_SITE_BYTES
 N_FULL, N_GROUPS, N_LANES, N_BYTES = 0, 8, 16, 32
 
 # races, filter: a cell is clock << CELL_CLOCK | MANY | STRONG | thread, 32 bits; 0 is "none".  Cells of global memory
-# have 1 + block (SEVERAL: more than one) in the upper 32 bits.
+# have 1 + block (SEVERAL: more than one) in the upper 32 bits.  Of shared memory the cells of a granule lie side by side
+# (one load sees both): its last write, and READ bytes further its reads.
+READ, PAIR = 4, 8
 THREAD_MASK = 1023
 STRONG = 1 << 10
 MANY = 1 << 11

@@ -35,7 +35,7 @@ load8 = load16 = load32 = load64 = load32s = _primitive
 store8 = store16 = store32 = store64 = _primitive
 ult = ule = ugt = uge = lshr = umin = smin = smax = popcount = ctz = umul_high = _primitive
 copy = fill = invoke = invoke2 = _primitive
-busy_2 = busy_4 = busy_8 = suspicious_2 = suspicious_4 = suspicious_8 = _primitive
+busy_2 = busy_4 = busy_8 = _primitive
 note_reads_2 = note_reads_4 = note_reads_8 = _primitive
 mark_writes_2 = mark_writes_4 = mark_writes_8 = bank_waves = row_banks = stride_of = outside_of = _primitive
 

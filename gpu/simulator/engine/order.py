@@ -72,10 +72,8 @@ def synchronise_all(B: int) -> int:
 
 def forget_cells(B: int) -> int:
     """Clears the filter's cells of shared memory before their clock would overflow."""
-    size = 4 * (load64(B + L.B_SHARED_BYTES) // load64(B + L.B_GRANULE))
-    if load64(B + L.B_WRITES) != 0:
-        fill(load64(B + L.B_WRITES), 0, size)
-        fill(load64(B + L.B_READS), 0, size)
+    if load64(B + L.B_CELLS) != 0:
+        fill(load64(B + L.B_CELLS), 0, L.PAIR * (load64(B + L.B_SHARED_BYTES) // load64(B + L.B_GRANULE)))
     store64(B + L.B_CLOCK_BASE, load64(B + L.B_CLOCK) - 1)
     return 0
 

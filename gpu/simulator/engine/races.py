@@ -27,9 +27,6 @@ from loadsparse.gpu.simulator.engine.native import (
     note_reads_8,
     store32,
     store64,
-    suspicious_2,
-    suspicious_4,
-    suspicious_8,
 )
 from loadsparse.gpu.simulator.engine.order import unordered
 
@@ -95,43 +92,58 @@ def blend(B: int, cell: int, mine: int) -> int:
 
 
 @inline
-def race_read(
-    B: int, floor: int, cell: int, writes: int, reads: int, thread: int, offset: int, size: int, granule: int
-) -> int:
-    """A legal weak read by one lane; `cell` is `cell_of`, the rows are the block's."""
-    count = (size + granule - 1) // granule
-    first = offset // granule
-    mine = cell | thread
-    w = writes + 4 * first
-    r = reads + 4 * first
+def quick_read(floor: int, mine: int, first: int, count: int) -> int:
+    """Notes a weak read of `count` granules; 1 if others wrote one of them, which `read_suspects` may settle later: a
+    read leaves the cells of writes alone."""
     if count == 8:
-        if suspicious_8(w, floor, mine) != 0:
-            read_suspects(B, w, mine, count)
-        note_reads_8(r, floor, mine)
-    elif count == 4:
-        if suspicious_4(w, floor, mine) != 0:
-            read_suspects(B, w, mine, count)
-        note_reads_4(r, floor, mine)
-    elif count == 2:
-        if suspicious_2(w, floor, mine) != 0:
-            read_suspects(B, w, mine, count)
-        note_reads_2(r, floor, mine)
-    else:
-        for i in range(0, 4 * count, 4):
-            last = load32(w + i)
-            if last >= floor and others(last, mine) != 0:
-                read_suspects(B, w + i, mine, 1)
-            note = load32(r + i)
-            many = L.MANY if note >= floor and others(note, mine) != 0 else 0
-            store32(r + i, mine | many)
-    return 0
+        return note_reads_8(first, floor, mine)
+    if count == 4:
+        return note_reads_4(first, floor, mine)
+    if count == 2:
+        return note_reads_2(first, floor, mine)
+    suspicious = 0
+    for pair in range(first, first + L.PAIR * count, L.PAIR):
+        last = load32(pair)
+        if last >= floor and others(last, mine) != 0:
+            suspicious = 1
+        note = load32(pair + L.READ)
+        many = L.MANY if note >= floor and others(note, mine) != 0 else 0
+        store32(pair + L.READ, mine | many)
+    return suspicious
 
 
-def read_suspects(B: int, writes: int, mine: int, count: int) -> int:
-    for i in range(0, 4 * count, 4):
-        if clashes(B, load32(writes + i), mine):
+def read_suspects(B: int, first: int, mine: int, count: int) -> int:
+    for pair in range(first, first + L.PAIR * count, L.PAIR):
+        if clashes(B, load32(pair), mine):
             stop_for(B, L.SUSPECTED)
     return 0
+
+
+@inline
+def quick_write(floor: int, mine: int, first: int, count: int) -> int:
+    """Marks a weak write of `count` granules and returns 1, unless a cell tells of others: then 0, and nothing is done."""
+    if count == 8:
+        if busy_8(first, floor, mine) != 0:
+            return 0
+        mark_writes_8(first, mine)
+    elif count == 4:
+        if busy_4(first, floor, mine) != 0:
+            return 0
+        mark_writes_4(first, mine)
+    elif count == 2:
+        if busy_2(first, floor, mine) != 0:
+            return 0
+        mark_writes_2(first, mine)
+    elif count == 1:
+        both = load64(first)
+        last = both & L.LOW
+        note = lshr(both, 32)
+        if (last >= floor and others(last, mine) != 0) or (note >= floor and others(note, mine) != 0):
+            return 0
+        store64(first, mine)
+    else:
+        return 0
+    return 1
 
 
 @inline
@@ -140,8 +152,7 @@ def race_write(
     W: int,
     floor: int,
     cell: int,
-    writes: int,
-    reads: int,
+    cells: int,
     lane: int,
     mask: int,
     offset: int,
@@ -152,50 +163,23 @@ def race_write(
     """A legal weak write by one lane, before the bytes are there; `width` is the element width of a store (of the
     lanes of `mask`), or 0."""
     count = (size + granule - 1) // granule
-    first = offset // granule
     mine = cell | (load64(W + L.W_INDEX) * 32 + lane)
-    w = writes + 4 * first
-    r = reads + 4 * first
-    if count == 8:
-        if busy_8(w, r, floor, mine) != 0:
-            write_suspects(B, W, w, r, mine, lane, mask, offset, size, granule, width)
-        mark_writes_8(w, r, mine)
-    elif count == 4:
-        if busy_4(w, r, floor, mine) != 0:
-            write_suspects(B, W, w, r, mine, lane, mask, offset, size, granule, width)
-        mark_writes_4(w, r, mine)
-    elif count == 2:
-        if busy_2(w, r, floor, mine) != 0:
-            write_suspects(B, W, w, r, mine, lane, mask, offset, size, granule, width)
-        mark_writes_2(w, r, mine)
-    else:
-        for i in range(count):
-            last = load32(w + 4 * i)
-            note = load32(r + 4 * i)
-            if (last >= floor and others(last, mine) != 0) or (note >= floor and others(note, mine) != 0):
-                write_suspects(B, W, w, r, mine, lane, mask, offset, size, granule, width)
-            store32(w + 4 * i, mine)
-            store32(r + 4 * i, 0)
+    first = cells + L.PAIR * (offset // granule)
+    if quick_write(floor, mine, first, count) == 0:
+        write_suspects(B, W, first, mine, lane, mask, offset, size, granule, width)
+        for pair in range(first, first + L.PAIR * count, L.PAIR):
+            store64(pair, mine)
     return 0
 
 
 def write_suspects(
-    B: int,
-    W: int,
-    writes: int,
-    reads: int,
-    mine: int,
-    lane: int,
-    mask: int,
-    offset: int,
-    size: int,
-    granule: int,
-    width: int,
+    B: int, W: int, first: int, mine: int, lane: int, mask: int, offset: int, size: int, granule: int, width: int
 ) -> int:
     """Lanes of one store that leave the same bytes (`found = 1`) are common, and no race."""
     for k in range(0, size, granule):
-        last = load32(writes + 4 * (k // granule))
-        if clashes(B, load32(reads + 4 * (k // granule)), mine):
+        pair = first + L.PAIR * (k // granule)
+        last = load32(pair)
+        if clashes(B, load32(pair + L.READ), mine):
             stop_for(B, L.SUSPECTED)
         if clashes(B, last, mine) and twin(B, W, last, lane, mask, offset, size, k, granule, width) == 0:
             stop_for(B, L.SUSPECTED)
@@ -224,11 +208,10 @@ def race_strong(B: int, thread: int, offset: int, size: int, kind: int, writing:
     granule = load64(B + L.B_GRANULE)
     floor = floor_of(B)
     mine = cell_of(B, kind) | thread
-    for i in range(4 * (offset // granule), 4 * ((offset + size) // granule), 4):
-        w = load64(B + L.B_WRITES) + i
-        r = load64(B + L.B_READS) + i
-        last = load32(w)
-        note = load32(r)
+    first = load64(B + L.B_CELLS) + L.PAIR * (offset // granule)
+    for pair in range(first, first + L.PAIR * (size // granule), L.PAIR):
+        last = load32(pair)
+        note = load32(pair + L.READ)
         if last < floor:
             last = 0
         if note < floor:
@@ -236,9 +219,9 @@ def race_strong(B: int, thread: int, offset: int, size: int, kind: int, writing:
         if clashes(B, last, mine) or (writing and clashes(B, note, mine)):
             stop_for(B, L.SUSPECTED)
         if writing:
-            store32(w, blend(B, last, mine))
+            store32(pair, blend(B, last, mine))
         else:
-            store32(r, blend(B, note, mine))
+            store32(pair + L.READ, blend(B, note, mine))
     return 0
 
 
@@ -256,10 +239,10 @@ def shared_read(B: int, site: int, thread: int, offset: int, size: int, kind: in
         return 0
     if kind & L.STRONG:
         return race_strong(B, thread, offset, size, kind, 0)
-    writes = load64(B + L.B_WRITES)
-    reads = load64(B + L.B_READS)
-    for place in range(offset, offset + size, granule):
-        race_read(B, floor_of(B), cell_of(B, 0), writes, reads, thread, place // granule, 1, 1)
+    first = load64(B + L.B_CELLS) + L.PAIR * (offset // granule)
+    mine = cell_of(B, 0) | thread
+    if quick_read(floor_of(B), mine, first, size // granule) != 0:
+        read_suspects(B, first, mine, size // granule)
     return 0
 
 
@@ -279,13 +262,11 @@ def shared_write(B: int, W: int, site: int, lane: int, mask: int, offset: int, s
         return 0
     if kind & L.STRONG:
         return race_strong(B, thread, offset, size, kind, 1)
-    w = load64(B + L.B_WRITES) + 4 * (offset // granule)
-    r = load64(B + L.B_READS) + 4 * (offset // granule)
+    first = load64(B + L.B_CELLS) + L.PAIR * (offset // granule)
     mine = cell_of(B, 0) | thread
-    write_suspects(B, W, w, r, mine, lane, mask, offset, size, granule, width)
-    for i in range(0, 4 * (size // granule), 4):
-        store32(w + i, mine)
-        store32(r + i, 0)
+    write_suspects(B, W, first, mine, lane, mask, offset, size, granule, width)
+    for pair in range(first, first + L.PAIR * (size // granule), L.PAIR):
+        store64(pair, mine)
     return 0
 
 

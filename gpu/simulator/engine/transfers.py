@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import layout as L
-from loadsparse.gpu.simulator.engine.copies import issue, pending_access, pending_source
+from loadsparse.gpu.simulator.engine.copies import issue, pending_access, pending_near, pending_source
 from loadsparse.gpu.simulator.engine.counting import count, count_sectors, count_wavefronts
 from loadsparse.gpu.simulator.engine.native import copy, ctz, fill, inline, invoke, load32, load64, lshr, store32
 from loadsparse.gpu.simulator.engine.places import admit, all_defined, host, landing, one_place, shadow
@@ -12,7 +12,8 @@ from loadsparse.gpu.simulator.engine.races import (
     floor_of,
     global_read,
     global_write,
-    race_read,
+    quick_read,
+    read_suspects,
     shared_read,
     shared_write,
 )
@@ -153,25 +154,33 @@ def read_rows(B: int, W: int, site: int, mask: int, space: int, count: int, gran
     shadows = load64(B + L.B_SHARED_DEFINED)
     pending = 0
     if checks & L.CHECK_PENDING:
-        pending = load64(B + L.B_PENDING_COUNT)
+        pending = pending_near(B, W, lanes, 16)
     thread = load64(W + L.W_INDEX) * 32
     floor = floor_of(B)
     exact = load64(B + L.B_EXACT)
     cell = cell_of(B, 0)
-    writes = load64(B + L.B_WRITES)
-    reads = load64(B + L.B_READS)
-    for lane in range(8 * count):
-        offset = load64(W + L.W_ADDRESS + 8 * lane)
-        if pending != 0:
-            pending_access(B, site, thread + lane, offset, offset, 16, L.READ)
-        if checks & L.CHECK_RACES:
-            if exact != 0:
+    cells = load64(B + L.B_CELLS)
+    if pending != 0 or exact != 0:
+        for lane in range(8 * count):
+            offset = load64(W + L.W_ADDRESS + 8 * lane)
+            if pending != 0:
+                pending_access(B, site, thread + lane, offset, offset, 16, L.READ)
+            if checks & L.CHECK_RACES and exact != 0:
                 shared_read(B, site, thread + lane, offset, 16, 0)
-            else:
-                race_read(B, floor, cell, writes, reads, thread + lane, offset, 16, granule)
+    suspicious = 0
+    for lane in range(8 * count):  # no calls here
+        offset = load64(W + L.W_ADDRESS + 8 * lane)
+        if checks & L.CHECK_RACES and exact == 0:
+            first = cells + L.PAIR * (offset // granule)
+            suspicious = suspicious | (quick_read(floor, cell | (thread + lane), first, 16 // granule) << lane)
         copy(W + L.W_DATA + 16 * lane, data + offset, 16)
         if checks & L.CHECK_UNINITIALIZED:
             copy(W + L.W_MATRIX_DEFINED + 16 * lane, shadows + offset, 16)
+    while suspicious != 0:
+        lane = ctz(suspicious)
+        suspicious = suspicious & (suspicious - 1)
+        first = cells + L.PAIR * (load64(W + L.W_ADDRESS + 8 * lane) // granule)
+        read_suspects(B, first, cell | (thread + lane), 16 // granule)
     count_wavefronts(B, W, site, lanes, 16, 0)
     return lanes
 

@@ -8,10 +8,9 @@ ROWS = (2, 4, 8)
 """Numbers of neighbouring granules that one vector operation handles."""
 
 ARITY = {
-    **{f"suspicious_{n}": 3 for n in ROWS},
-    **{f"busy_{n}": 4 for n in ROWS},
+    **{f"busy_{n}": 3 for n in ROWS},
     **{f"note_reads_{n}": 3 for n in ROWS},
-    **{f"mark_writes_{n}": 3 for n in ROWS},
+    **{f"mark_writes_{n}": 2 for n in ROWS},
     "bank_waves": 2,
     "row_banks": 2,
     "stride_of": 2,
@@ -40,88 +39,64 @@ def _pointers(*names: str) -> str:
     return "\n".join(f"  %{n}.p = inttoptr i64 %{n} to ptr" for n in names)
 
 
-_MARKS = """\
-  %{cells}.late = icmp uge {v} %{cells}, %f
-  %{cells}.x = xor {v} %{cells}, %me
-  %{cells}.who = and {v} %{cells}.x, splat (i32 {others})
-  %{cells}.other = icmp ne {v} %{cells}.who, zeroinitializer
-  %{cells}.bad = and <{n} x i1> %{cells}.late, %{cells}.other"""
-
-
-def _marks(n: int, cells: str) -> str:
-    """Lines that find the cells at or above the floor that tell of more than the thread of `mine`."""
-    return _MARKS.format(v=f"<{n} x i32>", n=n, cells=cells, others=layout.MANY | layout.THREAD_MASK)
-
-
-def _any(n: int, flags: str) -> str:
+def _marks(n: int) -> str:
+    """Lines that load the cells of n granules, %c, and find those at or above the floor that tell of more than the thread
+    of `mine`, %bad: write, reads, write, reads ..."""
+    v = f"<{2 * n} x i32>"
     return f"""\
-  %bits = bitcast <{n} x i1> %{flags} to i{n}
-  %any = icmp ne i{n} %bits, 0
-  %r = zext i1 %any to i64
-  ret i64 %r"""
-
-
-def _suspicious(n: int) -> str:
-    """1 if any cell of a row is such."""
-    v = f"<{n} x i32>"
-    return _define(
-        f"suspicious_{n}",
-        "writes floor mine",
-        f"""{_pointers("writes")}
-{_splat(v, n, "i32", "f", "floor")}
-{_splat(v, n, "i32", "me", "mine")}
-  %c = load {v}, ptr %writes.p, align 4
-{_marks(n, "c")}
-{_any(n, "c.bad")}""",
-    )
+{_pointers("cells")}
+{_splat(v, 2 * n, "i32", "f", "floor")}
+{_splat(v, 2 * n, "i32", "me", "mine")}
+  %c = load {v}, ptr %cells.p, align 8
+  %late = icmp uge {v} %c, %f
+  %x = xor {v} %c, %me
+  %who = and {v} %x, splat (i32 {layout.MANY | layout.THREAD_MASK})
+  %other = icmp ne {v} %who, zeroinitializer
+  %bad = and <{2 * n} x i1> %late, %other"""
 
 
 def _busy(n: int) -> str:
-    """1 if any cell of two rows is such."""
-    v = f"<{n} x i32>"
+    """1 if any cell of a row is such."""
     return _define(
         f"busy_{n}",
-        "writes reads floor mine",
-        f"""{_pointers("writes", "reads")}
-{_splat(v, n, "i32", "f", "floor")}
-{_splat(v, n, "i32", "me", "mine")}
-  %c = load {v}, ptr %writes.p, align 4
-  %d = load {v}, ptr %reads.p, align 4
-{_marks(n, "c")}
-{_marks(n, "d")}
-  %bad = or <{n} x i1> %c.bad, %d.bad
-{_any(n, "bad")}""",
+        "cells floor mine",
+        f"""{_marks(n)}
+  %bits = bitcast <{2 * n} x i1> %bad to i{2 * n}
+  %any = icmp ne i{2 * n} %bits, 0
+  %r = zext i1 %any to i64
+  ret i64 %r""",
     )
 
 
 def _note_reads(n: int) -> str:
-    """`mine` becomes the last read, with MANY where others read since the floor."""
-    v = f"<{n} x i32>"
+    """`mine` becomes the last read, with MANY where others read since the floor; 1 if any write is such."""
+    v = f"<{2 * n} x i32>"
+    reads, writes = (", ".join(f"i1 {bit}" for bit in row * n) for row in ((0, 1), (1, 0)))
     return _define(
         f"note_reads_{n}",
-        "reads floor mine",
-        f"""{_pointers("reads")}
-{_splat(v, n, "i32", "f", "floor")}
-{_splat(v, n, "i32", "me", "mine")}
-  %c = load {v}, ptr %reads.p, align 4
-{_marks(n, "c")}
+        "cells floor mine",
+        f"""{_marks(n)}
   %many = or {v} %me, splat (i32 {layout.MANY})
-  %new = select <{n} x i1> %c.bad, {v} %many, {v} %me
-  store {v} %new, ptr %reads.p, align 4
-  ret i64 0""",
+  %noted = select <{2 * n} x i1> %bad, {v} %many, {v} %me
+  %new = select <{2 * n} x i1> <{reads}>, {v} %noted, {v} %c
+  store {v} %new, ptr %cells.p, align 8
+  %wrote = and <{2 * n} x i1> %bad, <{writes}>
+  %bits = bitcast <{2 * n} x i1> %wrote to i{2 * n}
+  %any = icmp ne i{2 * n} %bits, 0
+  %r = zext i1 %any to i64
+  ret i64 %r""",
     )
 
 
 def _mark_writes(n: int) -> str:
     """`mine` becomes the last write; the reads are forgotten."""
-    v = f"<{n} x i32>"
+    v = f"<{n} x i64>"
     return _define(
         f"mark_writes_{n}",
-        "writes reads mine",
-        f"""{_pointers("writes", "reads")}
-{_splat(v, n, "i32", "me", "mine")}
-  store {v} %me, ptr %writes.p, align 4
-  store {v} zeroinitializer, ptr %reads.p, align 4
+        "cells mine",
+        f"""{_pointers("cells")}
+{_splat(v, n, "i64", "me", "mine")}
+  store {v} %me, ptr %cells.p, align 8
   ret i64 0""",
     )
 
@@ -273,5 +248,5 @@ def _outside_of() -> str:
 
 def text() -> str:
     """All primitives."""
-    parts = [f(n) for n in ROWS for f in (_suspicious, _busy, _note_reads, _mark_writes)]
+    parts = [f(n) for n in ROWS for f in (_busy, _note_reads, _mark_writes)]
     return "\n".join([*parts, _bank_waves(), _row_banks(), _stride_of(), _outside_of()])
