@@ -15,6 +15,12 @@ Semantics = Literal["dense", "stored"]
 Algorithm = Literal["lscd", "dense", "two_four", "sputnik", "sparta"]
 
 
+def same_bytes(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """True if two arrays of one type and size hold the same bits, NaNs included."""
+    first, second = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, other))
+    return np.array_equal(first, second)
+
+
 @dataclass(frozen=True)
 class Step:
     """One kernel of a launch.  An argument is the name of a buffer (one pointer) or a scalar."""
@@ -105,7 +111,7 @@ class Launch:
                 )
             )
         for name in self.inputs:
-            if memory[name].tobytes() != self.buffers[name].tobytes():
+            if not same_bytes(memory[name], self.buffers[name]):
                 raise RuntimeError(f"kernel {self.kernel}: overwrote its input {name!r}")
         return memory[self.output], LaunchReport(tuple(reports))
 

@@ -80,7 +80,7 @@ def read(
         rest = rest & (rest - 1)
         address = load64(W + L.W_ADDRESS + 8 * lane)
         if space == L.SHARED and checks & L.CHECK_RACES and settled == 0:
-            first = cells + L.PAIR * (address // granule)
+            first = cells + L.CELL_PAIR * (address // granule)
             suspicious = suspicious | (quick_read(floor, cell | (thread + lane), first, size // granule) << lane)
         place = W + L.W_DATA + lane * width
         poke(place, width, peek(data + address, width))
@@ -94,7 +94,7 @@ def read(
     while suspicious != 0:
         lane = ctz(suspicious)
         suspicious = suspicious & (suspicious - 1)
-        first = cells + L.PAIR * (load64(W + L.W_ADDRESS + 8 * lane) // granule)
+        first = cells + L.CELL_PAIR * (load64(W + L.W_ADDRESS + 8 * lane) // granule)
         read_suspects(B, first, cell | (thread + lane), size // granule)
     while holes != 0:
         lane = ctz(holes)
@@ -149,7 +149,7 @@ def write(
             lane = ctz(rest)
             address = load64(W + L.W_ADDRESS + 8 * lane)
             if checks & L.CHECK_RACES:
-                first = cells + L.PAIR * (address // granule)
+                first = cells + L.CELL_PAIR * (address // granule)
                 if quick_write(floor, cell | (thread + lane), first, size // granule) == 0:
                     break
             put_elements(data + address, W + L.W_DATA + lane * width, size, width)

@@ -169,7 +169,7 @@ class Launch:
         put(L.B_GLOBAL_GRANULE, compiled.global_granule)
         put(L.B_EXACT, self.exact)
         races, granules = request.checks.races, shared // compiled.granule + 1
-        put(L.B_CELLS, memory.take(L.PAIR * granules) if races else 0)
+        put(L.B_CELLS, memory.take(L.CELL_PAIR * granules) if races else 0)
         put(L.B_HEADS, memory.take(L.HEAD_BYTES * granules) if self.exact else 0)
         put(L.B_THREAD_FLOOR, memory.take(4 * 1024))
         put(L.B_ORDER, memory.take(4 * padded * padded) if compiled.partial_order and races else 0)

@@ -176,8 +176,8 @@ N_FULL, N_GROUPS, N_LANES, N_BYTES = 0, 8, 16, 32
 
 # races, filter: a cell is clock << CELL_CLOCK | MANY | STRONG | thread, 32 bits; 0 is "none".  Cells of global memory
 # have 1 + block (SEVERAL: more than one) in the upper 32 bits.  Of shared memory the cells of a granule lie side by side
-# (one load sees both): its last write, and READ bytes further its reads.
-READ, PAIR = 4, 8
+# (one load sees both): its last write, and CELL_READS further its reads.
+CELL_READS, CELL_PAIR = 4, 8
 THREAD_MASK = 1023
 STRONG = 1 << 10
 MANY = 1 << 11

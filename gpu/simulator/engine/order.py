@@ -73,7 +73,7 @@ def synchronise_all(B: int) -> int:
 def forget_cells(B: int) -> int:
     """Clears the filter's cells of shared memory before their clock would overflow."""
     if load64(B + L.B_CELLS) != 0:
-        fill(load64(B + L.B_CELLS), 0, L.PAIR * (load64(B + L.B_SHARED_BYTES) // load64(B + L.B_GRANULE)))
+        fill(load64(B + L.B_CELLS), 0, L.CELL_PAIR * (load64(B + L.B_SHARED_BYTES) // load64(B + L.B_GRANULE)))
     store64(B + L.B_CLOCK_BASE, load64(B + L.B_CLOCK) - 1)
     return 0
 

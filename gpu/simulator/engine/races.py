@@ -102,18 +102,18 @@ def quick_read(floor: int, mine: int, first: int, count: int) -> int:
     if count == 2:
         return note_reads_2(first, floor, mine)
     suspicious = 0
-    for pair in range(first, first + L.PAIR * count, L.PAIR):
+    for pair in range(first, first + L.CELL_PAIR * count, L.CELL_PAIR):
         last = load32(pair)
         if last >= floor and others(last, mine) != 0:
             suspicious = 1
-        note = load32(pair + L.READ)
+        note = load32(pair + L.CELL_READS)
         many = L.MANY if note >= floor and others(note, mine) != 0 else 0
-        store32(pair + L.READ, mine | many)
+        store32(pair + L.CELL_READS, mine | many)
     return suspicious
 
 
 def read_suspects(B: int, first: int, mine: int, count: int) -> int:
-    for pair in range(first, first + L.PAIR * count, L.PAIR):
+    for pair in range(first, first + L.CELL_PAIR * count, L.CELL_PAIR):
         if clashes(B, load32(pair), mine):
             stop_for(B, L.SUSPECTED)
     return 0
@@ -142,7 +142,16 @@ def quick_write(floor: int, mine: int, first: int, count: int) -> int:
             return 0
         store64(first, mine)
     else:
-        return 0
+        suspicious = 0
+        for pair in range(first, first + L.CELL_PAIR * count, L.CELL_PAIR):
+            last = load32(pair)
+            note = load32(pair + L.CELL_READS)
+            if (last >= floor and others(last, mine) != 0) or (note >= floor and others(note, mine) != 0):
+                suspicious = 1
+        if suspicious != 0:
+            return 0
+        for pair in range(first, first + L.CELL_PAIR * count, L.CELL_PAIR):
+            store64(pair, mine)
     return 1
 
 
@@ -164,10 +173,10 @@ def race_write(
     lanes of `mask`), or 0."""
     count = (size + granule - 1) // granule
     mine = cell | (load64(W + L.W_INDEX) * 32 + lane)
-    first = cells + L.PAIR * (offset // granule)
+    first = cells + L.CELL_PAIR * (offset // granule)
     if quick_write(floor, mine, first, count) == 0:
         write_suspects(B, W, first, mine, lane, mask, offset, size, granule, width)
-        for pair in range(first, first + L.PAIR * count, L.PAIR):
+        for pair in range(first, first + L.CELL_PAIR * count, L.CELL_PAIR):
             store64(pair, mine)
     return 0
 
@@ -177,9 +186,9 @@ def write_suspects(
 ) -> int:
     """Lanes of one store that leave the same bytes (`found = 1`) are common, and no race."""
     for k in range(0, size, granule):
-        pair = first + L.PAIR * (k // granule)
+        pair = first + L.CELL_PAIR * (k // granule)
         last = load32(pair)
-        if clashes(B, load32(pair + L.READ), mine):
+        if clashes(B, load32(pair + L.CELL_READS), mine):
             stop_for(B, L.SUSPECTED)
         if clashes(B, last, mine) and twin(B, W, last, lane, mask, offset, size, k, granule, width) == 0:
             stop_for(B, L.SUSPECTED)
@@ -208,10 +217,10 @@ def race_strong(B: int, thread: int, offset: int, size: int, kind: int, writing:
     granule = load64(B + L.B_GRANULE)
     floor = floor_of(B)
     mine = cell_of(B, kind) | thread
-    first = load64(B + L.B_CELLS) + L.PAIR * (offset // granule)
-    for pair in range(first, first + L.PAIR * (size // granule), L.PAIR):
+    first = load64(B + L.B_CELLS) + L.CELL_PAIR * (offset // granule)
+    for pair in range(first, first + L.CELL_PAIR * (size // granule), L.CELL_PAIR):
         last = load32(pair)
-        note = load32(pair + L.READ)
+        note = load32(pair + L.CELL_READS)
         if last < floor:
             last = 0
         if note < floor:
@@ -221,7 +230,7 @@ def race_strong(B: int, thread: int, offset: int, size: int, kind: int, writing:
         if writing:
             store32(pair, blend(B, last, mine))
         else:
-            store32(pair + L.READ, blend(B, note, mine))
+            store32(pair + L.CELL_READS, blend(B, note, mine))
     return 0
 
 
@@ -239,7 +248,7 @@ def shared_read(B: int, site: int, thread: int, offset: int, size: int, kind: in
         return 0
     if kind & L.STRONG:
         return race_strong(B, thread, offset, size, kind, 0)
-    first = load64(B + L.B_CELLS) + L.PAIR * (offset // granule)
+    first = load64(B + L.B_CELLS) + L.CELL_PAIR * (offset // granule)
     mine = cell_of(B, 0) | thread
     if quick_read(floor_of(B), mine, first, size // granule) != 0:
         read_suspects(B, first, mine, size // granule)
@@ -262,10 +271,10 @@ def shared_write(B: int, W: int, site: int, lane: int, mask: int, offset: int, s
         return 0
     if kind & L.STRONG:
         return race_strong(B, thread, offset, size, kind, 1)
-    first = load64(B + L.B_CELLS) + L.PAIR * (offset // granule)
+    first = load64(B + L.B_CELLS) + L.CELL_PAIR * (offset // granule)
     mine = cell_of(B, 0) | thread
     write_suspects(B, W, first, mine, lane, mask, offset, size, granule, width)
-    for pair in range(first, first + L.PAIR * (size // granule), L.PAIR):
+    for pair in range(first, first + L.CELL_PAIR * (size // granule), L.CELL_PAIR):
         store64(pair, mine)
     return 0
 

@@ -171,7 +171,7 @@ def read_rows(B: int, W: int, site: int, mask: int, space: int, count: int, gran
     for lane in range(8 * count):  # no calls here
         offset = load64(W + L.W_ADDRESS + 8 * lane)
         if checks & L.CHECK_RACES and exact == 0:
-            first = cells + L.PAIR * (offset // granule)
+            first = cells + L.CELL_PAIR * (offset // granule)
             suspicious = suspicious | (quick_read(floor, cell | (thread + lane), first, 16 // granule) << lane)
         copy(W + L.W_DATA + 16 * lane, data + offset, 16)
         if checks & L.CHECK_UNINITIALIZED:
@@ -179,7 +179,7 @@ def read_rows(B: int, W: int, site: int, mask: int, space: int, count: int, gran
     while suspicious != 0:
         lane = ctz(suspicious)
         suspicious = suspicious & (suspicious - 1)
-        first = cells + L.PAIR * (load64(W + L.W_ADDRESS + 8 * lane) // granule)
+        first = cells + L.CELL_PAIR * (load64(W + L.W_ADDRESS + 8 * lane) // granule)
         read_suspects(B, first, cell | (thread + lane), 16 // granule)
     count_wavefronts(B, W, site, lanes, 16, 0)
     return lanes
