@@ -9,10 +9,11 @@ The plain load may be stale without harm, for the swap believes it only if memor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from loadsparse.gpu.simulator.program import Address, Instruction, Operand, Register, Variable
+from loadsparse.gpu.simulator.program import Address, Immediate, Instruction, Operand, Register, Variable
 
 _SCOPES = {"cta", "cluster", "gpu", "sys"}
 _NOT_WEAK = {"volatile", "relaxed", "acquire", "mmio", "nc"}
@@ -24,13 +25,13 @@ def relax_optimistic_reads(instructions: tuple[Instruction, ...]) -> tuple[Instr
     if not swaps:
         return instructions
     copies = [i.operands for i in instructions if i.name == "mov" and len(i.operands) == 2]
-    named = {destination: origin for destination, origin in copies if isinstance(origin, Variable)}
+    steps = _steps(instructions)
 
     def place(address: Operand | None) -> Operand | None:
-        """The address, through the variable's name where its base register holds that."""
-        if isinstance(address, Address) and isinstance(address.base, Register):
-            base = named.get(address.base)
-            return address if base is None else replace(address, base=base)
+        """The address from where its base register was counted, be it a variable or another register."""
+        while isinstance(address, Address) and address.base is not None and address.base in steps:
+            base, offset = steps[address.base]
+            address = Address(base, address.offset + offset)
         return address
 
     scopes: dict[tuple[Operand | None, Operand | None], str] = {}
@@ -49,6 +50,21 @@ def relax_optimistic_reads(instructions: tuple[Instruction, ...]) -> tuple[Instr
         return replace(instruction, modifiers=("relaxed", scope, *rest))
 
     return tuple(map(relaxed, instructions))
+
+
+def _steps(instructions: Sequence[Instruction]) -> dict[Register | Variable, tuple[Register | Variable, int]]:
+    """Registers that are always a variable, or another register plus a number: (that, the number)."""
+    written = Counter(operand for i in instructions for operand in i.operands[:1] if isinstance(operand, Register))
+    steps: dict[Register | Variable, tuple[Register | Variable, int]] = {}
+    for i in instructions:
+        match i.name, i.operands:
+            case "mov", (Register() as target, Variable() as origin) if i.guard is None and written[target] == 1:
+                steps[target] = origin, 0
+            case "add", (Register() as target, Register() as base, Immediate(value, 0)) if (
+                i.guard is None and written[target] == 1 and written[base] <= 1
+            ):
+                steps[target] = base, value
+    return steps
 
 
 def _origins(register: Operand | None, copies: Sequence[tuple[Operand, ...]]) -> set[Operand | None]:

@@ -85,6 +85,14 @@ SWAPS = {
 }
 
 
+def test_the_address_of_a_swap_may_be_counted_in_another_register():
+    """atomicAdd of bfloat16 before sm_90: the load names rd + 4, the swap of the word another register that holds it."""
+    source = """(__nv_bfloat16* a) { atomicAdd(a + 2, __float2bfloat16(1.0f)); }"""
+    arrays, report = both("#include <cuda_bf16.h>\n" + K + source, zeros(4, np.uint16), block=64)
+    assert report.ok, report
+    assert arrays[0].tolist() == [0, 0, 0x4280, 0]
+
+
 @pytest.mark.parametrize("name", SWAPS)
 def test_the_plain_first_read_of_a_swap_loop_is_no_race(name):
     arrays, report = both(K + SWAPS[name], zeros(1, np.float64), zeros(1, np.float64), block=64)
