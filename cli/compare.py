@@ -85,7 +85,7 @@ def _show(rows: list[Cells], plain: bool) -> None:
             place = (row["matrix"], str(row["shape"][1])) if swept else ()
             table.add_row(*place, row["kernel"], *view(row).values())
         out.print(table)
-    for note in NOTES:
+    for note in (*NOTES, *dict.fromkeys(note for row in rows for note in row.get("untested", ()))):
         out.print(note, style="dim", soft_wrap=True, markup=False)
 
 

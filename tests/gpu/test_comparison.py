@@ -61,6 +61,9 @@ def test_real_weights_keep_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_have_the_fixed_keys() -> None:
     rows = comparison.compare((512, 16, 1024), 0.6, names=["dense-4bit", "flash-llm", "spinfer"])
     assert all(set(row) >= FIXED for row in rows)
+    timed = [row for row in rows if row["predicted_seconds"] is not None]
+    assert timed
+    assert all(any("outside the tested range" in note for note in row["untested"]) for row in timed)
     four_bit, flash_llm, spinfer = rows
     assert four_bit["bytes_per_element"] == 0.625
     assert flash_llm["instructions_per_output"] == pytest.approx(375, rel=0.01)  # the authors' kernels, as published
