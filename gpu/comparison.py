@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadsparse.gpu import compiler, kernels, perfmodel
+from loadsparse.gpu.launch import Launch
 from loadsparse.gpu.perfmodel import tile as tiles
 from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError
 from loadsparse.gpu.verify.errors import InputError
@@ -191,16 +192,24 @@ def _executed(name: str, a: NDArray[np.float16], n: int, arch: str, splits: int 
         "mma": metrics["smsp__inst_executed_pipe_tensor_op_hmma.sum"],
         "multiply_adds": multiplies,
     }
-    made = [_resources(step.ptx, arch) for step in launch.steps if step.entry != "reduce_splits"]
+    hazards = tuple(str(hazard) for hazard in report.hazards)
+    return Counts(values, hazards, len(launch.splits), _needs(launch, arch))
+
+
+def _needs(launch: Launch, arch: str) -> dict[str, int]:
+    """What the launch's kernels need of a multiprocessor; empty where NVIDIA's compiler is not installed."""
+    try:
+        made = [_resources(step.ptx, arch) for step in launch.steps if step.entry != "reduce_splits"]
+    except compiler.NoCompilerError:
+        return {}
     first = launch.steps[0]
-    resources = {
+    return {
         "registers": max(one["registers"] for one in made),
         "spill_bytes": sum(one["spill_bytes"] for one in made),
         "shared_bytes": first.shared_bytes + made[0]["shared_bytes"],
         "threads": int(np.prod(first.block)),
         "main_registers": made[0]["registers"],
     }
-    return Counts(values, tuple(str(hazard) for hazard in report.hazards), len(launch.splits), resources)
 
 
 @cache

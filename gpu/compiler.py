@@ -9,11 +9,15 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib import metadata
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
+
+from loadsparse.gpu import nvptx
 
 ARCHES = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_120")
 """GPU architectures that the compilers accept."""
@@ -21,6 +25,21 @@ ARCHES = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_12
 
 class CompileError(ValueError):
     """A source that does not compile; the message is one line that says why."""
+
+
+class NoCompilerError(CompileError):
+    """What only NVIDIA's tools can do was asked for where they are not installed."""
+
+
+@contextmanager
+def nvidia_needed(what: str) -> Iterator[None]:
+    """Raises NoCompilerError, which names the mend, for `what` if a package of NVIDIA's is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise NoCompilerError(
+            f'{what} needs NVIDIA\'s compiler: pip install "loadsparse[nvidia]" (Linux and Windows; macOS has none)'
+        ) from error
 
 
 class Resources(TypedDict):
@@ -46,6 +65,26 @@ def entries(ptx: str) -> list[str]:
     return re.findall(r"\.entry\s+([\w$.]+)", ptx)
 
 
+Backend = Literal["nvidia", "llvmlite"]
+"""Who turns Numba's LLVM IR into PTX: NVIDIA's libNVVM, or llvmlite, which every install has; see `nvptx`."""
+
+
+@cache
+def default_backend() -> Backend:
+    """ "nvidia" where NVIDIA's compiler is installed (`pip install "loadsparse[nvidia]"`: Linux and Windows), else "llvmlite"."""
+    try:
+        import_module("numba.cuda.core")  # of numba-cuda: Numba's own `numba.cuda` knows no newer libNVVM
+        import_module("numba.cuda.cudadrv.nvvm").NVVM()
+    except (ImportError, OSError, RuntimeError):
+        return "llvmlite"
+    return "nvidia"
+
+
+def back_end(backend: Backend) -> AbstractContextManager[None]:
+    """Inside, Numba's CUDA compiler writes PTX by this back end."""
+    return nvptx.in_place_of_nvvm() if backend == "llvmlite" else nullcontext()
+
+
 @contextmanager
 def device_functions_for(cc: tuple[int, int]) -> Iterator[None]:
     """Let Numba compile device functions without a GPU: it asks the current device only for its compute capability."""
@@ -65,20 +104,25 @@ def lines_of_inlined_code() -> Iterator[None]:
 
     Left alone, lines above the kernel's `def` become that of the `def`, and lines of other files pass as the kernel's.
     """
-    from numba.cuda.lowering import Lower
+    Lower = import_module("numba.cuda.lowering" if find_spec("numba.cuda.lowering") else "numba.core.lowering").Lower
+    lower, adjust = Lower.lower_inst, getattr(Lower, "_adjust_line_if_prologue", None)
 
-    adjust = Lower._adjust_line_if_prologue
-
-    def line(self: Any, number: int) -> int:
+    def lower_at_own_line(self: Any, instruction: Any) -> Any:
         if self.loc.filename == self.func_ir.loc.filename:
-            self.last_line = number
-        return int(getattr(self, "last_line", self.func_ir.loc.line))
+            self.last_line = self.loc.line
+        else:
+            self.loc = self.func_ir.loc.with_lineno(getattr(self, "last_line", self.func_ir.loc.line))
+        return lower(self, instruction)
 
-    Lower._adjust_line_if_prologue = line
+    Lower.lower_inst = lower_at_own_line
+    if adjust is not None:
+        Lower._adjust_line_if_prologue = lambda self, line: line
     try:
         yield
     finally:
-        Lower._adjust_line_if_prologue = adjust
+        Lower.lower_inst = lower
+        if adjust is not None:
+            Lower._adjust_line_if_prologue = adjust
 
 
 def numba(
@@ -89,33 +133,40 @@ def numba(
     name: str | None = None,
     launch_bounds: Any = None,
     registers: int | None = None,
+    backend: Backend | None = None,
 ) -> str:
     """PTX of a Numba-CUDA kernel, with source lines.
 
     `signature` is a Numba signature or its text ("void(uint64, uint32)"); the entry is called `name`, by default the
     function's own.  `f` may be a plain function or one decorated with cuda.jit.  `launch_bounds`: threads per block, or
-    (threads, blocks per SM); `registers`: most registers per thread (.maxnreg).  Raises CompileError with the compiler's reason.
+    (threads, blocks per SM); `registers`: most registers per thread (.maxnreg).  `backend`: None for `default_backend()`.
+    Raises CompileError with the compiler's reason.
     """
     from numba import cuda
-    from numba.core.errors import NumbaError as CoreError
-    from numba.cuda.core.errors import NumbaError
+    from numba.core.errors import NumbaError  # the base of numba-cuda's own
     from numba.cuda.cudadrv.error import NvvmWarning
 
     function = getattr(f, "py_func", f)
     cc = capability(arch)
+    bounds = (launch_bounds,) if isinstance(launch_bounds, int) else tuple(launch_bounds or ())
+    backend = backend or default_backend()
+    ours = {} if backend == "llvmlite" else {"launch_bounds": bounds or None}
     try:
-        with device_functions_for(cc), lines_of_inlined_code(), warnings.catch_warnings():
+        with device_functions_for(cc), lines_of_inlined_code(), back_end(backend), warnings.catch_warnings():
             # NVVM only warns of an operand that had to be a constant, and leaves the instruction out
             warnings.filterwarnings("error", "(?s).*error: ", NvvmWarning)
-            ptx, _ = cuda.compile(
-                function, signature, device=False, abi="numba", lineinfo=True, cc=cc, launch_bounds=launch_bounds
-            )
-    except (NumbaError, CoreError, NvvmWarning) as error:
+            ptx, _ = cuda.compile(function, signature, device=False, abi="numba", lineinfo=True, cc=cc, **ours)
+    except (NumbaError, NvvmWarning, nvptx.MissingFunction) as error:
         reason = " ".join(str(error).split())
         raise CompileError(f"{function.__name__}: Numba cannot compile it: {reason[:400]}") from error
     text = str(ptx).replace(entries(ptx)[0], name or function.__name__)
-    if registers is not None:
-        text = re.sub(r"^(?=\{)", f".maxnreg {registers}\n", text, count=1, flags=re.MULTILINE)
+    text = re.sub(
+        r"^\.common .*NumbaEnv.*;\n", "", text, flags=re.MULTILINE
+    )  # unused, and its name counts compilations
+    directives = [] if registers is None else [f".maxnreg {registers}"]
+    if backend == "llvmlite":
+        directives += [f".{name} {bound}" for name, bound in zip(("maxntid", "minnctapersm"), bounds, strict=False)]
+    text = re.sub(r"^(?=\{)", "".join(f"{line}\n" for line in directives), text, count=1, flags=re.MULTILINE)
     return mark_uniform(text)
 
 
@@ -194,7 +245,8 @@ def cuda(source: str, arch: str = "sm_80", *options: str, name: str = "kernel.cu
 
     Raises CompileError with the first error line.
     """
-    from cuda.bindings import nvrtc
+    with nvidia_needed("compiling CUDA C++"):
+        from cuda.bindings import nvrtc
 
     def call(result: tuple[Any, ...]) -> Any:
         if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
@@ -224,7 +276,8 @@ def cuda(source: str, arch: str = "sm_80", *options: str, name: str = "kernel.cu
 
 def cubin(ptx: str, arch: str = "sm_80") -> tuple[bytes, str]:
     """Machine code of a PTX module and the linker's information log, through nvJitLink.  Raises CompileError."""
-    from cuda.bindings import nvjitlink
+    with nvidia_needed("assembling PTX (registers, spills, SASS)"):
+        from cuda.bindings import nvjitlink
 
     capability(arch)
     options = [f"-arch={arch}", "-lineinfo", "-verbose"]

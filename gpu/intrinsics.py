@@ -16,9 +16,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba.cuda import types
-from numba.cuda.core import errors
+from numba import types
 from numba.cuda.extending import intrinsic
+
+try:
+    from numba.cuda.core import errors
+except ImportError:  # Numba's own CUDA target, where numba-cuda is not installed
+    from numba.core import errors
 
 U32, U64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 MEMORY = "~{memory}"

@@ -41,18 +41,18 @@ class Kernel(Protocol):
 
 
 def _check_compiler() -> None:
-    """Raises CompileError where the kernels' compiler is not installed."""
+    """Raises CompileError where Numba has no CUDA target."""
     try:
         import loadsparse.gpu.intrinsics  # noqa: F401
     except ImportError as error:
         raise CompileError(
-            "kernels are compiled by numba-cuda, which is not here (it has wheels for Linux and Windows); "
-            "oracles, balancing, theory and PTX text that exists already do not need it"
+            'kernels are written in Numba\'s CUDA target, which this Numba lacks: pip install "loadsparse[nvidia]" (Linux and '
+            "Windows); oracles, balancing, theory and PTX text that exists already do not need it"
         ) from error
 
 
 def known() -> dict[str, Kernel]:
-    """All kernels by name, best first.  Raises CompileError (a ValueError) where their compiler is not installed."""
+    """All kernels by name, best first.  Raises CompileError (a ValueError) where Numba has no CUDA target."""
     _check_compiler()
     from loadsparse.gpu.kernels.bitmap import AdaptiveKernel, BitmapKernel
     from loadsparse.gpu.kernels.dense import DenseKernel

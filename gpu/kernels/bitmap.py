@@ -16,7 +16,6 @@ Source: the format and the idea of decoding into registers: SpInfer (EuroSys 202
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,7 @@ from loadsparse.gpu.kernels import parts
 from loadsparse.gpu.kernels.blocks import clear_shared, copy_while, load_panels
 from loadsparse.gpu.kernels.decode import decode_and_multiply, locate
 from loadsparse.gpu.kernels.scatter import area_bytes, scatter_half, take_and_multiply
+from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.kernels.splitting import shared_per_block
 from loadsparse.gpu.launch import Launch
 from loadsparse.reference.formats.adaptive import BITMAP, DENSE, DENSE_START, Adaptive
@@ -196,7 +196,7 @@ def product(
     return strips_product
 
 
-@cache
+@shelved
 def compiled(
     dtype: str,
     panels: int,

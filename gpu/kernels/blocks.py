@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.cuda import types
+from numba import types
 from numba.cuda.extending import intrinsic
 
 from loadsparse.gpu.intrinsics import F32, U32, U64, WIDE, WORD, constant, emit, unpack

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.cuda import types
+from numba import types
 from numba.cuda.extending import intrinsic
 
 from loadsparse.gpu.intrinsics import U32, WORD, constant, emit, product, unpack

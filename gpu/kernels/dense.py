@@ -8,7 +8,7 @@ cuBLAS: one tile shape, chosen by no heuristic.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from loadsparse.gpu.intrinsics import (
 )
 from loadsparse.gpu.kernels import parts
 from loadsparse.gpu.kernels.blocks import load_panels, load_rows
+from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.launch import Launch
 from loadsparse.reference.formats.base import from_bits, to_bits
 
@@ -52,7 +53,7 @@ class DenseMatrix:
         return from_bits(self.values, self.dtype)
 
 
-@cache
+@shelved
 def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str, *, k_width: int) -> str:
     """PTX for 8*panels columns per block; see lscd.compiled.  k_width: see parts.copy_width, for the rows of A."""
     mma, write_tile = mma_m16n8k16[dtype], parts.write_tile(dtype, panels, direct, paired, TILE_M)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from loadsparse.gpu import compiler
 from loadsparse.gpu.kernels import bitmap, lscd, parts, worklist
+from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.kernels.splitting import SM_COUNT
 from loadsparse.gpu.kernels.worklist import PANEL, Item
 from loadsparse.gpu.launch import Launch, Step
@@ -78,7 +78,7 @@ class Format:
 FORMATS = {"lscd": Format(lscd.Lscd(), 128, 7.5), "bitmap": Format(bitmap.BitmapKernel(), 64, 15.0)}
 
 
-@cache
+@shelved
 def reduction(dtype: str, panels: int, splits: int, paired: bool, rows: int, arch: str) -> str:
     """PTX that adds `splits` float32 partials [splits, items, rows, 8*panels] and rounds them into C; see parts.reduction."""
     add, groups = parts.sum_splits(dtype, splits, paired), 2 * panels

@@ -15,7 +15,6 @@ Source: Xia et al., Flash-LLM, VLDB 2024 (arXiv 2309.10285), section 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from numba import cuda, uint32, uint64
@@ -42,6 +41,7 @@ from loadsparse.gpu.kernels.blocks import (
     load_while,
     scatter_items,
 )
+from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.launch import Launch
 from loadsparse.reference.formats import TiledCSL
 
@@ -129,7 +129,7 @@ def product(dtype: str, panels: int, n_width: int, direct: bool, paired: bool) -
     return strip_product
 
 
-@cache
+@shelved
 def compiled(
     dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str, *, grouped: bool = False
 ) -> str:

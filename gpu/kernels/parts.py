@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -34,6 +33,7 @@ from loadsparse.gpu.intrinsics import (
     store_shared_half,
 )
 from loadsparse.gpu.kernels.blocks import store_partials, store_rounded
+from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.kernels.splitting import choose_split
 from loadsparse.gpu.launch import Algorithm, Launch, Step
 
@@ -201,7 +201,7 @@ def sum_splits(dtype: str, splits: int, paired: bool) -> Any:
     return add
 
 
-@cache
+@shelved
 def reduction(dtype: str, panels: int, splits: int, paired: bool, arch: str) -> str:
     """PTX that adds `splits` float32 partials [splits, blocks_n, rows, 8*panels] in ascending order and rounds them to C[m, n].
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +37,7 @@ from loadsparse.gpu.intrinsics import (
     store_global_f64,
     store_shared,
 )
+from loadsparse.gpu.kernels.shelf import shelved
 
 Gate = Literal["none", "sigmoid", "softmax"]
 
@@ -68,7 +68,7 @@ def margin_bound(gate: Gate, experts: int) -> float:
     return 2 * units * 2.0**-24 * (1 + 2.0**-10)  # the last factor covers products of roundings
 
 
-@cache
+@shelved
 def compiled(per_lane: int, k: int, gate: Gate, arch: str) -> str:
     """PTX for up to 32 * per_lane experts and K choices."""
     sigmoid, softmax = gate == "sigmoid", gate == "softmax"

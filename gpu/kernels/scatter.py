@@ -13,8 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import cuda, uint32
-from numba.cuda import types
+from numba import cuda, types, uint32
 from numba.cuda.extending import intrinsic
 
 from loadsparse.gpu.intrinsics import (

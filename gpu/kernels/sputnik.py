@@ -14,7 +14,6 @@ Source: Gale et al., Sparse GPU kernels for deep learning, SC 2020 (arXiv 2006.1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,13 +35,14 @@ from loadsparse.gpu.intrinsics import (
     zeros,
 )
 from loadsparse.gpu.kernels import parts
+from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.launch import Launch, Step
 from loadsparse.reference.formats import CSR
 
 THREADS = 128
 
 
-@cache
+@shelved
 def compiled(dtype: str, panels: int, paired: bool, narrow: bool, add: bool, arch: str) -> str:
     """PTX for 8*panels columns per block.
 

@@ -7,7 +7,6 @@ by cp.async; the values feed mma.sp.m16n8k32 through ldmatrix like dense ones, t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from numba import cuda, uint32
@@ -26,6 +25,7 @@ from loadsparse.gpu.intrinsics import (
 )
 from loadsparse.gpu.kernels import parts
 from loadsparse.gpu.kernels.blocks import load_deep_panels, mma_sparse
+from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.launch import Launch
 from loadsparse.reference.formats import TwoFour
 
@@ -33,7 +33,7 @@ TILE_M, TILE_K, THREADS, STAGES = 128, 64, 128, 3
 A_BYTES, META_BYTES = TILE_M * TILE_K, TILE_M * TILE_K // 8
 
 
-@cache
+@shelved
 def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str) -> str:
     """PTX for 8*panels columns per block; see lscd.compiled."""
     mma, write_tile = mma_sparse[dtype], parts.write_tile(dtype, panels, direct, paired, TILE_M)

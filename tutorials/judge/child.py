@@ -39,6 +39,8 @@ def serve(folder: Path) -> None:
     kernel = request["signature"] is not None
     if kernel:
         from loadsparse.gpu import compiler, intrinsics  # noqa: F401  before the guard: they read and load much
+
+        compiler.default_backend()
     guard(folder, tuple(Path(place) for place in request["sealed"]), numpy_only=not kernel)
     respond(folder, request)
 

@@ -58,7 +58,9 @@ class Runner:
         if types not in self._ptx:
             asked = self.dispatcher.targetoptions
             capability = compiler.capability(self.arch)
-            with device_functions_for(capability):
+            backend = compiler.default_backend()
+            bounds = {"launch_bounds": asked.get("launch_bounds")} if backend == "nvidia" else {}
+            with device_functions_for(capability), compiler.back_end(backend):
                 code, _ = cuda.compile(
                     self.dispatcher.py_func,
                     types,
@@ -68,7 +70,7 @@ class Runner:
                     lineinfo=True,
                     fastmath=bool(asked.get("fastmath")),
                     opt=bool(asked.get("opt", True)),
-                    launch_bounds=asked.get("launch_bounds"),
+                    **bounds,
                 )
             self._ptx[types] = link([str(code)])
         return self._ptx[types]
