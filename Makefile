@@ -6,9 +6,9 @@ else
 BIN := .venv/bin
 endif
 JOBS ?= 2
-EXTRAS ?= tutorials
+EXTRAS ?= nvidia,tutorials
 
-.PHONY: help verify test lint bench claims notebooks site wheelhouse clean
+.PHONY: help verify test lint bench claims notebooks site wheelhouse shelf clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
@@ -24,7 +24,7 @@ FILES := $(shell find reference gpu theory cli tutorials -type f ! -path '*/__py
 
 .venv/installed: $(BIN)/python pyproject.toml constraints.txt .venv/files
 	@if [ ! -e $@ ] || [ .venv/files -nt $@ ] || [ pyproject.toml -nt $@ ] || [ constraints.txt -nt $@ ]; then \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . && touch $@; fi
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[nvidia]' && touch $@; fi
 
 .venv/tested: .venv/installed
 	@if [ ! -e $@ ] || [ .venv/installed -nt $@ ]; then \
@@ -53,8 +53,11 @@ notebooks: .venv/tested  ## execute the tutorials and write them with outputs
 site: .venv/tested  ## the course, the notes and the reference as pages in site/; no network is needed
 	$(BIN)/python docs/pages.py
 
-wheelhouse: .venv/installed  ## wheels for an offline install (EXTRAS=tutorials,train ...), proved and measured
+wheelhouse: .venv/installed  ## wheels for an offline install (EXTRAS=nvidia,train ...), proved and measured
 	$(BIN)/python tests/wheelhouse.py --extras '$(EXTRAS)'
+
+shelf: .venv/tested  ## compile the packaged kernels anew, after a change of gpu/kernels/
+	$(BIN)/python tests/shelf.py
 
 clean:
 	rm -rf .venv build dist site wheelhouse *.egg-info

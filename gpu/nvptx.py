@@ -81,7 +81,8 @@ def compile_ir(modules: str | list[str], arch: str, **_: Any) -> bytes:
     for text in texts[1:]:
         linked.link_in(llvm.parse_assembly(contracting(text)))
     called = {f.name for f in linked.functions if f.is_declaration}
-    linked.link_in(llvm.parse_assembly("\n".join(text for name, text in functions().items() if name in called)))
+    for name in sorted(called & functions().keys()):
+        linked.link_in(llvm.parse_assembly(functions()[name]))
     machine = llvm.Target.from_triple("nvptx64-nvidia-cuda").create_target_machine(
         cpu=arch, features=PTX_FEATURE, opt=3
     )

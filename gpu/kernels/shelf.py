@@ -56,23 +56,17 @@ def entries(name: str) -> dict[str, str]:
         return {}
     try:
         found = member(f"{name}.json")
-        texts = found["ptx"] if found else {}
-        if found and not (isinstance(found["digest"], str) and all(isinstance(text, str) for text in texts.values())):
+        if found is None:
+            return {}
+        texts: dict[str, str] = found["ptx"]
+        if not (isinstance(found["digest"], str) and all(isinstance(text, str) for text in texts.values())):
             raise ValueError(f"{name}.json is no table of texts")
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        zipfile.BadZipFile,
-    ) as error:
+    except Exception as error:  # zipfile, its decompressors and json each raise their own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CompileError(
-            f"{SHELF.name}, the packaged kernels, is damaged: {error}; reinstall loadsparse or delete it"
+            f"{SHELF.name}, the packaged kernels, is damaged: {reason}; delete it, or reinstall"
         ) from error
-    return texts if found and found["digest"] == digest(name.partition(".")[0]) else {}
+    return texts if found["digest"] == digest(name.partition(".")[0]) else {}
 
 
 def member(name: str) -> Any:

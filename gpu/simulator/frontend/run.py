@@ -173,7 +173,7 @@ def expand(kind: Any, value: Any, addresses: dict[int, int]) -> Iterator[Any]:
     An array becomes: two null pointers (meminfo, parent), its number of elements, bytes per element, data pointer,
     extents, strides in bytes.  Raises TypeError for a type without a place in the ABI.
     """
-    types: Any = import_module("numba.cuda.types")
+    types: Any = import_module("numba.types")
     if isinstance(kind, types.Array):
         array = np.asarray(value)
         yield from (0, 0, array.size, array.itemsize, addresses[_pointer(array)], *array.shape, *array.strides)
