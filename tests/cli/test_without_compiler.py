@@ -94,7 +94,6 @@ def run(hidden: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]
         ("verify", "grouped_lscd", "--shape", "64,8,64"),
         ("verify", f"{TESTS}/cli/kernels/mine.py:kernel", "--shape", "32,8,32"),
         ("profile", "lscd", "--shape", "128,8,64"),
-        ("trace", "lscd", "--warp", "0", "--count", "3"),
         ("compare", "lscd", "bitmap", "--shape", "64,8,64"),
         ("puzzle", "check", "6", str(SOLUTIONS / "06_through_shared_memory.py")),
         ("puzzle", "check", "15", str(SOLUTIONS / "15_one_mma.py")),
@@ -109,10 +108,8 @@ def test_what_needs_no_compiler_works(hidden: dict[str, str], words: tuple[str, 
 
 def test_profile_names_what_only_the_compiler_could_say(hidden: dict[str, str]) -> None:
     done = run(hidden, "profile", "lscd", "--shape", "128,8,64", "--plain")
-    assert (
-        "no machine code: assembling PTX (registers, spills, SASS) needs NVIDIA's compiler: pip install \"loadsparse"
-        in done.stdout
-    )
+    said = "no machine code: assembling PTX (registers, spills, SASS) needs NVIDIA's compiler: pip install "
+    assert f'{said}"loadsparse[nvidia]"' in done.stdout
 
 
 def test_cuda_source_says_what_is_missing(hidden: dict[str, str], tmp_path: Path) -> None:

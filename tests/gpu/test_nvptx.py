@@ -78,8 +78,8 @@ def mathematics(x, whole, out, words):
     out[3, i] = math.trunc(a) + 0.5
     out[4, i] = math.copysign(b, a)
     out[5, i] = cuda.fma(a, b, c)
-    out[6, i] = a * b + c
-    out[7, i] = a * b - c * a
+    out[6, i] = a * c + b
+    out[7, i] = a - b * b + c
     out[8, i] = min(a, b)
     out[9, i] = max(a, b)
     out[10, i] = a / b
