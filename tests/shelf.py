@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from loadsparse.gpu.verify.run import DEALT
 Plan = Callable[[], Launch]
 
 ARCH = "sm_80"
+MADE = Path(__file__).parents[1] / "gpu" / "kernels" / "shelf.zip"
 COMPILERS = ("numba-cuda", "numba", "nvidia-nvvm")
 FUNCTIONS = (
     "bitmap.compiled", "dense.compiled", "grouped.reduction", "lscd.compiled", "parts.reduction", "router.compiled",
@@ -105,11 +107,11 @@ def compilers() -> dict[str, str]:
 
 def write(members: dict[str, Any]) -> None:
     """The archive with these JSON members."""
-    part = shelf.SHELF.with_suffix(".part")
+    part = MADE.with_suffix(".part")
     with zipfile.ZipFile(part, "w", zipfile.ZIP_LZMA) as archive:
         for name, value in members.items():
             archive.writestr(zipfile.ZipInfo(name, DATE), json.dumps(value, indent=0), zipfile.ZIP_LZMA)
-    os.replace(part, shelf.SHELF)
+    os.replace(part, MADE)
 
 
 def fill() -> None:
@@ -125,7 +127,7 @@ def fill() -> None:
             texts = {key: kept[key] for key in keys}
             members[f"{name}.json"] = {"digest": shelf.digest(name.partition(".")[0]), "ptx": texts}
             write(members)  # after each, so that a run that was stopped need not begin anew
-    print(f"{shelf.SHELF.name}: {shelf.SHELF.stat().st_size / 1e3:.0f} kB")
+    print(f"{MADE.name}: {MADE.stat().st_size / 1e3:.0f} kB")
 
 
 def stale(name: str, key: str) -> bool:

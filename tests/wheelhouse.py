@@ -1,6 +1,6 @@
 """Fill a folder with every wheel that an offline install needs, prove that it does, and say how large each extra is.
 
-    make wheelhouse            fills wheelhouse/ for this platform and Python (EXTRAS=tutorials,test chooses extras)
+    make wheelhouse            fills wheelhouse/ for this platform and Python (EXTRAS=nvidia,test chooses extras)
 
 Elsewhere, without a network: python -m pip install --no-index --find-links wheelhouse "loadsparse[tutorials]"
 """
@@ -54,7 +54,7 @@ def prove(folder: Path) -> None:
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Fill, prove and measure a folder of wheels for an offline install.")
     parser.add_argument("--folder", type=Path, default=ROOT / "wheelhouse")
-    parser.add_argument("--extras", default="tutorials", help="with commas; default: tutorials")
+    parser.add_argument("--extras", default="nvidia,tutorials", help="with commas; default: nvidia,tutorials")
     chosen = parser.parse_args(words)
     extras = [extra for extra in chosen.extras.split(",") if extra]
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -16,7 +16,7 @@ import pytest
 import shelf as maker
 
 from loadsparse.gpu import compiler, kernels
-from loadsparse.gpu.kernels import shelf
+from loadsparse.gpu.kernels import parts, shelf
 from loadsparse.reference import spmm
 
 MEND = "the shelf of compiled kernels is not current: make shelf"
@@ -96,7 +96,7 @@ def test_the_digest_covers_every_module_that_a_kernel_imports(module: str, tmp_p
 
 def test_what_is_stale_or_missing_is_compiled(other_shelf) -> None:
     key = '{"dtype": "f16", "panels": 1, "splits": 2, "paired": true, "arch": "sm_80"}'
-    build = kernels.parts.reduction.__wrapped__
+    build = parts.reduction.__wrapped__
     assert ".entry reduce_splits" in build("f16", 1, 2, True, "sm_80")
     member = {"digest": shelf.digest("parts"), "ptx": {key: "from the shelf"}}
     with zipfile.ZipFile(other_shelf, "w") as archive:
