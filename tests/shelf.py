@@ -84,12 +84,14 @@ def in_place_of_the_shelf(found: Any) -> Iterator[None]:
 def wanted() -> dict[str, list[str]]:
     """Arguments as JSON of every variant that belongs on the shelf, by function."""
     asked: dict[str, Wanted] = {}
+    forget()
     with in_place_of_the_shelf(lambda name: asked.setdefault(name, Wanted())):
         for plan in plans():
             plan()
         for per_lane, k in ((1, 2), (2, 6), (8, 8)):  # experts / 32, choices: up to DeepSeek-V3's 256 and 8
             for gate in ("none", "sigmoid", "softmax"):
                 router.compiled(per_lane, k, gate, ARCH)
+    forget()
     return {name: sorted(keys) for name, keys in sorted(asked.items())}
 
 
