@@ -373,7 +373,7 @@ def _mismatch(row: Opcode, modifiers: tuple[str, ...]) -> str | None:
     if row.name == "slct" and kinds[-1] not in ("s32", "f32"):
         return f"'{opcode}': slct decides by .s32 or .f32"
     if row.name == "cvt" and any(kind in EIGHT_BIT_PAIRS for kind in kinds):
-        if tuple(kinds) not in EIGHT_BIT_CONVERSIONS or not {"rn"} <= set(modifiers):
+        if tuple(kinds) not in EIGHT_BIT_CONVERSIONS or "rn" not in modifiers:
             return f"'{opcode}': 8-bit floats come from .f32 or .f16x2 and go to .f16x2, with .rn"
         if ("satfinite" in modifiers) != (kinds[0] in EIGHT_BIT_PAIRS):
             return f"'{opcode}': conversions to 8-bit floats need .satfinite, those from them have none"

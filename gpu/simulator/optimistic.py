@@ -10,12 +10,24 @@ The plain load may be stale without harm, for the swap believes it only if memor
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from loadsparse.gpu.simulator.program import Address, Immediate, Instruction, Operand, Register, Variable
+from loadsparse.gpu.simulator.opcodes import destinations
+from loadsparse.gpu.simulator.program import (
+    Address,
+    Call,
+    Immediate,
+    Instruction,
+    Operand,
+    Pair,
+    Register,
+    Variable,
+    Vector,
+)
 
 _SCOPES = {"cta", "cluster", "gpu", "sys"}
+MOST_COPIES = 64  # that are followed from one swap: no compiler makes more, and hostile text shall not take long
 _NOT_WEAK = {"volatile", "relaxed", "acquire", "mmio", "nc"}
 
 
@@ -24,15 +36,19 @@ def relax_optimistic_reads(instructions: tuple[Instruction, ...]) -> tuple[Instr
     swaps = [i for i in instructions if i.name == "atom" and "cas" in i.modifiers]
     if not swaps:
         return instructions
-    copies = [i.operands for i in instructions if i.name == "mov" and len(i.operands) == 2]
+    copies = _copies(instructions)
     steps = _steps(instructions)
 
     def place(address: Operand | None) -> Operand | None:
         """The address from where its base register was counted, be it a variable or another register."""
-        while isinstance(address, Address) and address.base is not None and address.base in steps:
-            base, offset = steps[address.base]
-            address = Address(base, address.offset + offset)
-        return address
+        if not isinstance(address, Address):
+            return address
+        base, offset, seen = address.base, address.offset, set()
+        while base in steps and base not in seen:  # registers may be counted from each other in a circle
+            seen.add(base)
+            base, more = steps[base]
+            offset += more
+        return Address(base, offset)
 
     scopes: dict[tuple[Operand | None, Operand | None], str] = {}
     for swap in swaps:
@@ -52,29 +68,52 @@ def relax_optimistic_reads(instructions: tuple[Instruction, ...]) -> tuple[Instr
     return tuple(map(relaxed, instructions))
 
 
-def _steps(instructions: Sequence[Instruction]) -> dict[Register | Variable, tuple[Register | Variable, int]]:
+def _written(instruction: Instruction) -> Iterator[Register]:
+    """The registers that an instruction writes."""
+    pending: list[Operand | None] = [*instruction.operands[: destinations(instruction.name, instruction.modifiers)]]
+    for operand in pending:
+        match operand:
+            case Register():
+                yield operand
+            case Vector(elements):
+                pending.extend(elements)
+            case Pair(first, second):
+                pending.extend((first, second))
+            case Call(results):
+                pending.extend(results)
+
+
+def _steps(instructions: Sequence[Instruction]) -> dict[Register | Variable | None, tuple[Register | Variable, int]]:
     """Registers that are always a variable, or another register plus a number: (that, the number)."""
-    written = Counter(operand for i in instructions for operand in i.operands[:1] if isinstance(operand, Register))
-    steps: dict[Register | Variable, tuple[Register | Variable, int]] = {}
+    times = Counter(register for instruction in instructions for register in _written(instruction))
+    steps: dict[Register | Variable | None, tuple[Register | Variable, int]] = {}
     for i in instructions:
         match i.name, i.operands:
-            case "mov", (Register() as target, Variable() as origin) if i.guard is None and written[target] == 1:
+            case "mov", (Register() as target, Variable() as origin) if i.guard is None and times[target] == 1:
                 steps[target] = origin, 0
             case "add", (Register() as target, Register() as base, Immediate(value, 0)) if (
-                i.guard is None and written[target] == 1 and written[base] <= 1
+                i.guard is None and times[target] == 1 and times[base] <= 1
             ):
                 steps[target] = base, value
     return steps
 
 
-def _origins(register: Operand | None, copies: Sequence[tuple[Operand, ...]]) -> set[Operand | None]:
+def _copies(instructions: Sequence[Instruction]) -> dict[Operand | None, list[Operand | None]]:
+    """Register -> what `mov` puts into it."""
+    copies: dict[Operand | None, list[Operand | None]] = {}
+    for i in instructions:
+        if i.name == "mov" and len(i.operands) == 2:
+            copies.setdefault(i.operands[0], []).append(i.operands[1])
+    return copies
+
+
+def _origins(register: Operand | None, copies: dict[Operand | None, list[Operand | None]]) -> set[Operand | None]:
     """The register and all that it may be a copy of."""
-    found: set[Operand | None] = {register}
+    found: set[Operand | None] = set()
     fresh = [register]
-    while fresh:
+    while fresh and len(found) < MOST_COPIES:
         target = fresh.pop()
-        for destination, origin in copies:
-            if destination == target and origin not in found:
-                found.add(origin)
-                fresh.append(origin)
+        if target not in found:
+            found.add(target)
+            fresh.extend(copies.get(target, ()))
     return found

@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+from ptx_text import entry
 from two_engines import both
+
+from loadsparse.gpu import simulator
+from loadsparse.gpu.simulator.parser import parse
 
 K = 'extern "C" __global__ void k'
 
@@ -91,6 +95,32 @@ def test_the_address_of_a_swap_may_be_counted_in_another_register():
     arrays, report = both("#include <cuda_bf16.h>\n" + K + source, zeros(4, np.uint16), block=64)
     assert report.ok, report
     assert arrays[0].tolist() == [0, 0, 0x4280, 0]
+
+
+CIRCLES = {
+    "a register that counts itself": "add.u64 %rd1, %rd1, 4;",
+    "two registers that count each other": "add.u64 %rd1, %rd2, 4; add.u64 %rd2, %rd1, 4;",
+}
+
+
+@pytest.mark.parametrize("name", CIRCLES)
+def test_registers_counted_from_themselves_do_not_hang_the_parser(name):
+    swap = "ld.global.u32 %r1, [%rd1]; atom.global.cas.b32 %r2, [%rd1], %r1, 7;"
+    assert set(simulator.load(entry(CIRCLES[name] + swap))) == {"k"}
+
+
+def relaxed(body):
+    (kernel,) = parse(entry(body, ".param .u64 p")).kernels.values()
+    return ["relaxed" in i.modifiers for i in kernel.instructions if i.name == "ld" and "param" not in i.modifiers]
+
+
+def test_only_the_load_at_the_address_of_the_swap_is_relaxed():
+    swap = "atom.global.cas.b32 %r2, [%rd2+4], %r1, 7;"
+    start = "ld.param.u64 %rd1, [p]; add.u64 %rd2, %rd1, 4;"
+    assert relaxed(start + "ld.global.u32 %r1, [%rd1+8];" + swap) == [True]
+    assert relaxed(start + "ld.global.u32 %r1, [%rd1+4];" + swap) == [False]
+    again = "ld.global.v2.u64 {%rd2, %rd3}, [%rd1];"  # %rd2 is no longer %rd1 + 4
+    assert relaxed(start + again + "ld.global.u32 %r1, [%rd1+8];" + swap)[-1] is False
 
 
 @pytest.mark.parametrize("name", SWAPS)
