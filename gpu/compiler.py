@@ -133,14 +133,16 @@ def numba(
     name: str | None = None,
     launch_bounds: Any = None,
     registers: int | None = None,
+    fastmath: bool = False,
+    opt: bool = True,
     backend: Backend | None = None,
 ) -> str:
     """PTX of a Numba-CUDA kernel, with source lines.
 
-    `signature` is a Numba signature or its text ("void(uint64, uint32)"); the entry is called `name`, by default the
-    function's own.  `f` may be a plain function or one decorated with cuda.jit.  `launch_bounds`: threads per block, or
-    (threads, blocks per SM); `registers`: most registers per thread (.maxnreg).  `backend`: None for `default_backend()`.
-    Raises CompileError with the compiler's reason.
+    `signature` is a Numba signature, its text ("void(uint64, uint32)") or argument types; the entry is called `name`, by
+    default the function's own.  `f` may be a plain function or one decorated with cuda.jit.  `launch_bounds`: threads per
+    block, or (threads, blocks per SM); `registers`: most registers per thread (.maxnreg); `fastmath`, `opt`: as in
+    cuda.jit.  `backend`: None for `default_backend()`.  Raises CompileError with the compiler's reason.
     """
     from numba import cuda
     from numba.core.errors import NumbaError  # the base of numba-cuda's own
@@ -150,19 +152,20 @@ def numba(
     cc = capability(arch)
     bounds = (launch_bounds,) if isinstance(launch_bounds, int) else tuple(launch_bounds or ())
     backend = backend or default_backend()
-    ours = {} if backend == "llvmlite" else {"launch_bounds": bounds or None}
+    how: dict[str, Any] = {"device": False, "abi": "numba", "lineinfo": True, "fastmath": fastmath, "opt": opt}
+    if backend == "nvidia":
+        how["launch_bounds"] = bounds or None
     try:
         with device_functions_for(cc), lines_of_inlined_code(), back_end(backend), warnings.catch_warnings():
             # NVVM only warns of an operand that had to be a constant, and leaves the instruction out
             warnings.filterwarnings("error", "(?s).*error: ", NvvmWarning)
-            ptx, _ = cuda.compile(function, signature, device=False, abi="numba", lineinfo=True, cc=cc, **ours)
+            ptx, _ = cuda.compile(function, signature, cc=cc, **how)
     except (NumbaError, NvvmWarning, nvptx.MissingFunction) as error:
         reason = " ".join(str(error).split())
         raise CompileError(f"{function.__name__}: Numba cannot compile it: {reason[:400]}") from error
-    text = str(ptx).replace(entries(ptx)[0], name or function.__name__)
-    text = re.sub(
-        r"^\.common .*NumbaEnv.*;\n", "", text, flags=re.MULTILINE
-    )  # unused, and its name counts compilations
+    text = str(ptx).replace(entries(ptx)[0], name or re.sub(r"\W", "_", function.__name__))
+    # unused, and its name counts compilations
+    text = re.sub(r"^\.common .*NumbaEnv.*;\n", "", text, flags=re.MULTILINE)
     directives = [] if registers is None else [f".maxnreg {registers}"]
     if backend == "llvmlite":
         directives += [f".{name} {bound}" for name, bound in zip(("maxntid", "minnctapersm"), bounds, strict=False)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,25 +53,17 @@ class Runner:
         from loadsparse.gpu import compiler
         from loadsparse.gpu.simulator.frontend.linker import link
 
-        cuda: Any = import_module("numba.cuda")
         if types not in self._ptx:
             asked = self.dispatcher.targetoptions
-            capability = compiler.capability(self.arch)
-            backend = compiler.default_backend()
-            bounds = {"launch_bounds": asked.get("launch_bounds")} if backend == "nvidia" else {}
-            with device_functions_for(capability), compiler.back_end(backend):
-                code, _ = cuda.compile(
-                    self.dispatcher.py_func,
-                    types,
-                    device=False,
-                    abi="numba",
-                    cc=capability,
-                    lineinfo=True,
-                    fastmath=bool(asked.get("fastmath")),
-                    opt=bool(asked.get("opt", True)),
-                    **bounds,
-                )
-            self._ptx[types] = link([str(code)])
+            ptx = compiler.numba(
+                self.dispatcher,
+                types,
+                self.arch,
+                launch_bounds=asked.get("launch_bounds"),
+                fastmath=bool(asked.get("fastmath")),
+                opt=bool(asked.get("opt", True)),
+            )
+            self._ptx[types] = link([ptx])
         return self._ptx[types]
 
     def _launch(self, grid: Any, block: Any, shared: int, arguments: tuple[Any, ...]) -> Report:
@@ -111,18 +102,6 @@ def run(kernel: Any, *, arch: str = "sm_80", **options: Any) -> Runner:
     array([0., 2., 4., 6., 8.])
     """
     return Runner(kernel, arch, options)
-
-
-@contextmanager
-def device_functions_for(capability: tuple[int, int]) -> Iterator[None]:
-    """Inside, Numba compiles the device functions of a kernel for `capability` instead of asking a driver."""
-    dispatcher: Any = import_module("numba.cuda.dispatcher")
-    before = dispatcher.get_current_device
-    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
-    try:
-        yield
-    finally:
-        dispatcher.get_current_device = before
 
 
 def dimensions(given: Dimensions) -> tuple[int, int, int]:
