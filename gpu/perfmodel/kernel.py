@@ -35,6 +35,8 @@ ALIASES = {"dense": "cublas", "flashllm": "flash-llm"}
 CacheState = Literal["warm", "flushed"]
 TESTED = (7168, 49152)
 """Least and most M and K of the measured products: the matmuls of OPT-30B, 66B and 175B."""
+COLUMNS = (8, 32)
+"""Least and most N of them."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,8 @@ def outside(kernel: str, n: int, sparsity: float, gpu: Gpu) -> list[str]:
     notes = []
     if gpu != load("a100-80gb"):
         notes.append(f"extrapolated to {gpu.name}: every measurement used is of an A100 SXM4 80 GB")
-    if not 8 <= n <= 32:
-        notes.append(f"N = {n} is outside the tested range 8 to 32")
+    if not COLUMNS[0] <= n <= COLUMNS[1]:
+        notes.append(f"N = {n} is outside the tested range {COLUMNS[0]} to {COLUMNS[1]}")
     if kernel != "cublas" and sparsity < 0.6:
         notes.append(f"sparsity {sparsity:g} is outside the tested range 0.6 to 1")
     if kernel in OURS:

@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loadsparse.gpu.perfmodel import moe
 from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError, load
-from loadsparse.gpu.perfmodel.kernel import is_whole
+from loadsparse.gpu.perfmodel.kernel import COLUMNS, canonical, is_whole, outside, untested_sizes
 from loadsparse.gpu.perfmodel.models import Model, get
 from loadsparse.reference import routing as route
 
+Integers = NDArray[np.int64]
 NEUTRAL = 0.02
 
 
@@ -26,6 +30,7 @@ class Regime:
     seconds, relative   of the routed experts of a layer; divided by those of unbalanced routing
     activated           experts that received a token, mean
     max_violation       largest load / mean load - 1, mean
+    notes               where the question leaves what the model was tested on
     """
 
     tokens: int
@@ -37,6 +42,7 @@ class Regime:
     relative: float
     activated: float
     max_violation: float
+    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -78,7 +84,20 @@ def regime(
         seconds / plain,
         fmean(float((loads > 0).sum()) for loads in drawn),
         fmean(route.max_violation(loads) for loads in drawn),
+        _notes(drawn, kernel, sparsity, shape, device),
     )
+
+
+def _notes(drawn: Sequence[Integers], kernel: str, sparsity: float, model: Model, gpu: Gpu) -> tuple[str, ...]:
+    """No grouped launch was ever timed; and what its single products have that no measured one had."""
+    widths = np.concatenate([loads[loads > 0] for loads in drawn])
+    found = ["experts run as one grouped kernel per matrix; none was timed, and no layer with experts"]
+    if widths.min() < COLUMNS[0] or widths.max() > COLUMNS[1]:
+        found.append(f"experts receive other numbers of tokens than the measured {COLUMNS[0]} to {COLUMNS[1]}")
+    found += outside(canonical(kernel), COLUMNS[0], sparsity, gpu)
+    for m, k in model.mlp_matmuls(1, model.expert_ffn):
+        found += untested_sizes(m, k)
+    return tuple(dict.fromkeys(found))
 
 
 def _seconds(
@@ -123,11 +142,14 @@ def main() -> None:
     print(
         f"{'tokens':>6} {'GPUs':>4} {'kernel':10} {'sparsity':>8} {'balancer':14} {'us':>9} {'relative':>8}  activated  MaxVio"
     )
-    for row in table():
+    rows = table()
+    for row in rows:
         print(
             f"{row.tokens:6} {row.gpus:4} {row.kernel:10} {row.sparsity:8.0%} {row.balancer or 'none':14} "
             f"{row.seconds * 1e6:9.1f} {row.relative:8.2f}  {row.activated:9.1f}  {row.max_violation:6.2f}  {row.verdict}"
         )
+    for note in dict.fromkeys(note for row in rows for note in row.notes):
+        print(f"note: {note}")
 
 
 if __name__ == "__main__":

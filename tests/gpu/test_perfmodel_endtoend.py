@@ -209,6 +209,13 @@ def test_busiest_gpu_decides() -> None:
         moe.expert_parallel(loads, matrices, "cublas", 1.0, A100, 7)
 
 
+def test_a_regime_says_what_was_never_measured() -> None:
+    notes = regimes.regime(16, 1, "sign", "bitmap", 0.5, gpu="h100-sxm").notes
+    for part in ("none was timed", "other numbers of tokens than the measured 8 to 32", "extrapolated to H100",
+                 "sparsity 0.5 is outside", "bitmap was counted by the simulator and never timed", "M = "):  # fmt: skip
+        assert any(part in note for note in notes), (part, notes)
+
+
 def test_two_regimes() -> None:
     """Balance hurts small-batch decode on one GPU, helps expert parallelism, and is neutral for large dense batches."""
     assert regimes.regime(16, 1, "proportional").verdict == "hurts"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadsparse.gpu.simulator.interpreter import conversions, floats, integers
+from loadsparse.gpu.simulator.interpreter import bits, conversions, floats, integers
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, Operation, mask
 from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
@@ -50,24 +50,24 @@ ONE: dict[str, Build] = {
     "vabsdiff4": integers.absolute_differences(4),
     "dp4a": integers.dp4a,
     "dp2a": integers.dp2a,
-    "and": integers.bitwise("and"),
-    "or": integers.bitwise("or"),
-    "xor": integers.bitwise("xor"),
-    "not": integers.invert,
-    "cnot": integers.cnot,
-    "shl": integers.shl,
-    "shr": integers.shr,
-    "shf": integers.shf,
-    "prmt": integers.prmt,
-    "popc": integers.popc,
-    "clz": integers.clz,
-    "bfind": integers.bfind,
-    "fns": lambda modifiers: integers.fns,
-    "brev": integers.brev,
-    "bfe": integers.bfe,
-    "bfi": integers.bfi,
-    "bmsk": integers.bmsk,
-    "szext": integers.szext,
+    "and": bits.bitwise("and"),
+    "or": bits.bitwise("or"),
+    "xor": bits.bitwise("xor"),
+    "not": bits.invert,
+    "cnot": bits.cnot,
+    "shl": bits.shl,
+    "shr": bits.shr,
+    "shf": bits.shf,
+    "prmt": bits.prmt,
+    "popc": bits.popc,
+    "clz": bits.clz,
+    "bfind": bits.bfind,
+    "fns": lambda modifiers: bits.fns,
+    "brev": bits.brev,
+    "bfe": bits.bfe,
+    "bfi": bits.bfi,
+    "bmsk": bits.bmsk,
+    "szext": bits.szext,
     "mov": lambda modifiers: lambda a: a,
 }
 
@@ -222,7 +222,7 @@ def _lop3(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], Non
     q = source(place, operands[5], "pred") if len(operands) > 5 else None
 
     def execute(warp: Warp, lanes: Flags) -> None:
-        result = integers.lop3(*(take(warp) for take in read))
+        result = bits.lop3(*(take(warp) for take in read))
         known = defined(warp, used)
         if flag is not None and q is not None:
             combine = np.logical_or if "or" in modifiers else np.logical_and

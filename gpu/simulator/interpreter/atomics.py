@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadsparse.gpu.simulator.interpreter import floats, integers, memory
+from loadsparse.gpu.simulator.interpreter import bits, floats, integers, memory
 from loadsparse.gpu.simulator.interpreter.loads import check_address, is_wide, location, order, report_values
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, Operation, mask
 from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
@@ -36,7 +36,7 @@ def operation(name: str, kind: str, space: str) -> Operation:
             plain = {"add": integers.add, "min": integers.minimum, "max": integers.maximum}[name](typed)
         return lambda old, b, c: plain(old, b)
     if name in ("and", "or", "xor"):
-        logic = integers.bitwise(name)(typed)
+        logic = bits.bitwise(name)(typed)
         return lambda old, b, c: logic(old, b)
     if name == "inc":
         return lambda old, b, c: np.where(old >= b, U(0), old + U(1))
