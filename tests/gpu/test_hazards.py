@@ -10,6 +10,7 @@ import pytest
 from ptx_text import HEAD, REGISTERS
 
 from loadsparse.gpu import simulator
+from loadsparse.gpu.simulator.interpreter import machine
 
 TID = "mov.u32 %r1, %tid.x; mul.wide.u32 %rd10, %r1, 4; add.u64 %rd11, %rd0, %rd10; shl.b32 %r2, %r1, 2;"
 SHARED = ".shared .align 16 .b8 s[512];"
@@ -308,7 +309,8 @@ CLEAN = {
 
 
 @pytest.mark.parametrize("name", CLEAN)
-def test_clean_twin_stays_silent(name):
+def test_clean_twin_stays_silent(name, monkeypatch):
+    monkeypatch.setattr(machine, "QUANTUM", 200)  # who spins need not spin long
     if name == "undefined, but never used":
         body = "setp.lt.u32 %p1, %r1, 99;\n" + CLEAN[name]
     else:
