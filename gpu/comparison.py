@@ -42,8 +42,6 @@ NAMES = (*DEFAULT, *PUBLISHED)
 
 EXACT = 2**21
 """Elements of A up to which a product is executed in full."""
-INTERPRETED, INTERPRETED_EXACT = ("sparta", "twofour"), 2**17
-"""Kernels with mma.sp, which only the slow interpreter executes: up to so many elements of A in full, else scaled unsplit."""
 MULTIPLIES = 16 * 8 * 16  # multiply-adds that one mma does on operands it holds (mma.sp: on the selected half of k)
 ROWS, DEPTH = 256, 512  # of the smallest instance, at least; the others are twice as high, as deep, or both
 STRIPE = 128  # rows that are pruned on their own
@@ -137,7 +135,7 @@ def _row(
         return _assembled(name, shape, 0.0, device, {"bytes_a": int(FOUR_BIT_BYTES * m * k)}, None, "computed")
     if name in PUBLISHED:
         return _assembled(name, shape, sparsity, device, _published(name, shape, sparsity), None, "published")
-    whole = exact or m * k <= (min(EXACT, INTERPRETED_EXACT) if name in INTERPRETED else EXACT)
+    whole = exact or m * k <= EXACT
     if whole:
         counts = _executed(name, _weights(name, m, k, sparsity, weights, seed), n, device.arch, None)
     else:
@@ -223,12 +221,12 @@ def _scaled(
 ) -> Counts:
     """Counts by the bilinear model from four small instances with the split of the whole product."""
     m, n, k = shape
-    splits = 1 if name in INTERPRETED else _split_of(name, shape, arch)
+    splits = _split_of(name, shape, arch)
     if weights is None:
         corners = _corners(name, n, sparsity, arch, splits, seed)
     else:
         corners = _small(name, n, sparsity, arch, splits, seed, weights)
-    rows, depth = _smallest(name, splits)
+    rows, depth = _smallest(splits)
     x, y = m / rows - 1, k / depth - 1
     shares = ((1 - x) * (1 - y), (1 - x) * y, x * (1 - y), x * y)
     values = {
@@ -241,11 +239,10 @@ def _scaled(
     return Counts({key: round(value) for key, value in values.items()}, hazards, splits, corners[-1].resources)
 
 
-def _smallest(name: str, splits: int) -> tuple[int, int]:
+def _smallest(splits: int) -> tuple[int, int]:
     """M and K of the smallest instance: whole tiles, and whole steps of 64 for every split."""
-    rows, least = (STRIPE, STRIPE) if name in INTERPRETED else (ROWS, DEPTH)
     unit = 64 * splits
-    return rows, -(-least // unit) * unit
+    return ROWS, -(-DEPTH // unit) * unit
 
 
 @cache
@@ -257,7 +254,7 @@ def _small(
     name: str, n: int, sparsity: float, arch: str, splits: int, seed: int, given: NDArray[np.float16] | None
 ) -> tuple[Counts, ...]:
     """Four instances, nested in one another: (M, K), (M, 2K), (2M, K), (2M, 2K)."""
-    rows, depth = _smallest(name, splits)
+    rows, depth = _smallest(splits)
     if given is not None:
         tall, wide = -(-2 * rows // given.shape[0]), -(-2 * depth // given.shape[1])
         given = np.tile(given[: 2 * rows, : 2 * depth], (tall, wide))[: 2 * rows, : 2 * depth]

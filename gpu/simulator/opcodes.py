@@ -411,7 +411,7 @@ def pipe(name: str, modifiers: tuple[str, ...]) -> Pipe:
 
 INTERPRETED = frozenset({"call", "isspacep", "mbarrier", "movmatrix", "stmatrix", "szext"})
 """What only the interpreter executes; of the others, the LLVM engine may leave a rare form to it."""
-PARTLY_INTERPRETED = {"cp": "mbarrier", "mma": "e4m3 e5m2 f64", "wmma": "f64"}
+PARTLY_INTERPRETED = {"cp": "mbarrier"}
 """Modifiers with which only the interpreter executes an opcode."""
 
 

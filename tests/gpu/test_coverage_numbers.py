@@ -161,15 +161,6 @@ def test_the_two_formats_mix(arch):
 
 def test_the_table_says_what_the_native_engine_leaves_to_the_interpreter():
     table = {row["opcode"]: row["engine"] for row in coverage()}
-    words, wide = [[np.zeros((32, n), kind) for n in counts] for kind, counts in
-                   ((np.uint32, (4, 2, 4)), (np.uint64, (1, 1, 2)))]  # fmt: skip
-    forms = [("e4m3", "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32", words),
-             ("e5m2", "mma.sync.aligned.m16n8k32.row.col.f32.e5m2.e5m2.f32", words),
-             ("f64", "mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64", wide)]  # fmt: skip
-    for kind, opcode, operands in forms:
-        with pytest.raises(simulator.LaunchError, match=kind):
-            product(opcode, *operands, "sm_89", "llvm")
-        assert kind in table["mma"].partition("interpreter:")[2]
     barrier = ".shared .align 8 .b8 s[8]; mov.u32 %r1, s; cp.async.mbarrier.arrive.shared.b64 [%r1];"
     with pytest.raises(simulator.LaunchError, match="mbarrier"):
         run(barrier, engine="llvm")

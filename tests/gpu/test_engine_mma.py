@@ -22,7 +22,7 @@ def aligned_area():
 
 def multiply(kind, k, d_format, c_format, arch, a, b, c):
     """D[16, 8] bits of A[16, k], B[k, 8], C[16, 8] bits, laid out in fragments as PTX says."""
-    variant = mma.Multiply(kind, k, d_format, c_format, mma.tensor_core(arch))
+    variant = mma.variant(arch, (kind, kind), k, d_format, c_format)
     address = compiled.multiplier(variant).addresses[variant.name]
     area = aligned_area()
     words = area.view(np.uint32).reshape(-1, 32)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import llvmlite.binding as llvm
 
-from loadsparse.gpu.simulator.engine import cache, jit, runtime
+from loadsparse.gpu.simulator.engine import cache, jit, mma_usual, runtime
 from loadsparse.gpu.simulator.engine.blocks import is_barrier, is_warp_sync
 from loadsparse.gpu.simulator.engine.layout import NARROW
 from loadsparse.gpu.simulator.engine.lowering import Unsupported
@@ -179,7 +179,7 @@ def _compile(request: Request, name: str) -> Compiled:
 @functools.cache
 def multiplier(variant: Multiply) -> jit.Loaded:
     """Machine code of one Tensor Core variant."""
-    return jit.Loaded(cache.compiled("mma", variant.text), {}, (variant.name,))
+    return jit.Loaded(cache.compiled("mma", lambda: mma_usual.text(variant)), {}, (variant.name,))
 
 
 __all__ = ["Checks", "Compiled", "multiplier", "observable", "prepare"]

@@ -11,7 +11,8 @@ from loadsparse.gpu.simulator.engine.native import inline, load8, load16, load32
 
 WMMA_A, WMMA_B, WMMA_C, WMMA_D, WMMA_KNOWN = range(L.W_SCRATCH, L.W_SCRATCH + 5 * 1024, 1024)
 """Registers of the operands; masks of their defined lanes at WMMA_KNOWN: 16 words each for A, B, C and D."""
-A_AREA, B_AREA, C_AREA, D_AREA = range(L.W_MMA, L.W_MMA + 2048, 512)
+A_AREA, B_AREA, C_AREA, D_AREA, METADATA_AREA = range(L.W_MMA, L.W_MMA + 2560, 512)
+"""Registers of one mma (`mma.py`).  The metadata lies where a wmma's registers would."""
 
 
 @inline
@@ -24,15 +25,29 @@ def cell_place(base: int, cell: int, size: int, per_lane: int, width: int) -> in
 
 @inline
 def wmma_fill(
-    B: int, W: int, site: int, mask: int, m: int, n: int, row: int, column: int, per_a: int, per_b: int, wide_c: int
+    B: int,
+    W: int,
+    site: int,
+    mask: int,
+    m: int,
+    n: int,
+    k: int,
+    row: int,
+    column: int,
+    width: int,
+    per_a: int,
+    per_b: int,
+    wide_c: int,
 ) -> int:
-    """The m16n8k16 operands of the 16 x 8 tile at (row, column) of D, from 16-bit wmma fragments; missing rows are 0."""
+    """The operands of the m16n8k16 (tf32: m16n8k8) at (row, column) of D, from wmma fragments of 16-bit (32-bit)
+    elements; missing rows are 0."""
+    per = 4 // width
     for word in range(128):
         lane = word % 32
         register = word // 32
         i = row + lane // 4 + 8 * (register & 1)
-        k = 8 * (register // 2) + 2 * (lane % 4)
-        value = load32(cell_place(W + WMMA_A, i * 16 + k, m * 16, per_a, 2)) if i < m else 0
+        p = per * (4 * (register // 2) + lane % 4)
+        value = load32(cell_place(W + WMMA_A, i * k + p, m * k, per_a, width)) if i < m else 0
         store32(W + A_AREA + 4 * word, value)
         j = column + 2 * (lane % 4) + (register & 1)
         i = row + lane // 4 + 8 * (register // 2)
@@ -44,11 +59,14 @@ def wmma_fill(
             store16(W + C_AREA + 128 * (register // 2) + 4 * lane + 2 * (register & 1), value)
     for word in range(64):
         lane = word % 32
-        register = word // 32
-        k = 8 * register + 2 * (lane % 4)
+        p = per * (4 * (word // 32) + lane % 4)
         j = column + lane // 4
-        store16(W + B_AREA + 4 * word, load16(cell_place(W + WMMA_B, k * n + j, 16 * n, per_b, 2)))
-        store16(W + B_AREA + 4 * word + 2, load16(cell_place(W + WMMA_B, k * n + n + j, 16 * n, per_b, 2)))
+        place = cell_place(W + WMMA_B, p * n + j, k * n, per_b, width)
+        if width == 4:
+            store32(W + B_AREA + 4 * word, load32(place))
+        else:
+            store16(W + B_AREA + 4 * word, load16(place))
+            store16(W + B_AREA + 4 * word + 2, load16(cell_place(W + WMMA_B, p * n + n + j, k * n, per_b, width)))
     return 0
 
 
@@ -122,20 +140,21 @@ def saturated(value: int, saturates: int) -> int:
     return smax(smin(value, 0x7FFFFFFF), -0x80000000) if saturates != 0 else value
 
 
-def wmma_known(W: int, m: int, n: int, per_a: int, per_b: int, width_a: int, width_c: int, width_d: int) -> int:
+def wmma_known(W: int, m: int, n: int, k: int, per_a: int, per_b: int, width_a: int, width_c: int, width_d: int) -> int:
     """Defined masks of D: element (i, j) is defined iff row i of A, column j of B and the element of C are.
 
-    A and B hold per_a and per_b elements of width_a bytes per lane; width_c and width_d are those of C and D.
+    A and B hold per_a and per_b elements of width_a bytes per lane; width_c and width_d are those of C and D (f64
+    counts as 4: a register holds one element).
     """
     rows = 0
     columns = 0
     for lane in range(32):
         for e in range(per_a):
             if (load32(W + WMMA_KNOWN + 4 * (e * width_a // 4)) >> lane) & 1 == 0:
-                rows = rows | (1 << ((per_a * lane + e) % (m * 16) // 16))
+                rows = rows | (1 << ((per_a * lane + e) % (m * k) // k))
         for e in range(per_b):
             if (load32(W + WMMA_KNOWN + 64 + 4 * (e * width_a // 4)) >> lane) & 1 == 0:
-                columns = columns | (1 << ((per_b * lane + e) % (16 * n) % n))
+                columns = columns | (1 << ((per_b * lane + e) % (k * n) % n))
     each = m * n // 32
     for register in range(each * width_d // 4):
         known = 0

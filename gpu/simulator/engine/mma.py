@@ -1,389 +1,94 @@
-"""Tensor Core arithmetic, bit for bit, 16 outputs to a vector.
+"""The variants of mma.sync and mma.sp on floats: how an architecture adds, and where a variant's operands lie.
 
-A block of K_b products and c is summed exactly as hardware does it: E is the largest exponent among the products
-(ea + eb, not renormalised) and c; every term is truncated toward zero to F fraction bits under 2^E; the integers are
-added; the sum is truncated (f32) or rounded to nearest even (f16).  Here float multiplication does the aligning: with
-x = a * b exact (f32 holds products of f16, f64 those of bf16 and tf32) and s = 2^(F - E), the term is the
-float-to-integer conversion of x * s, which truncates; and 2^(ea + eb) is itself the product of two powers of two.
-
-Operands lie in a memory area of one warp, one <32 x i32> per register: A at 0, B at 512, C at 1024, D at 1536.
+A variant is a function of one memory area of a warp, one <32 x i32> per register: A at 0, B at 512, C at 1024, D at
+1536, and the metadata of mma.sp at 2048.  `mma_complete.py` and `mma_usual.py` emit it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
-from loadsparse.gpu.simulator.engine import mma_usual
-from loadsparse.gpu.simulator.engine.ir import Code
+from loadsparse.gpu.simulator.program import WIDTH
 
-A_AREA, B_AREA, C_AREA, D_AREA, AREA_BYTES = 0, 512, 1024, 1536, 2048
+A_AREA, B_AREA, C_AREA, D_AREA, METADATA_AREA, AREA_BYTES = 0, 512, 1024, 1536, 2048, 2176
 
 
 @dataclass(frozen=True, slots=True)
 class TensorCore:
-    """How one architecture adds: F fraction bits, K_b products per block (16-bit and tf32), exponent clamps."""
+    """How products of one kind are added: F fraction bits under the largest exponent, K_b products per block, the least
+    exponents (f32 and f16 results), fraction bits kept in an f32 result."""
 
     fraction: int
     block: int
-    block_tf32: int
     clamp_f32: int
     clamp_f16: int
+    kept: int = 23
 
 
 TENSOR_CORES = {
-    70: TensorCore(23, 4, 4, -1000, -19),
-    75: TensorCore(24, 8, 8, -1000, -1000),
-    80: TensorCore(24, 8, 4, -132, -20),
-    90: TensorCore(25, 16, 8, -133, -21),
+    70: TensorCore(23, 4, -1000, -19),
+    75: TensorCore(24, 8, -1000, -1000),
+    80: TensorCore(24, 8, -132, -20),
+    90: TensorCore(25, 16, -133, -21),
+}
+"""Of 16-bit formats; a block holds half as many tf32."""
+EIGHT_BITS = {
+    89: TensorCore(13, 16, -132, -20, kept=13),
+    90: TensorCore(25, 32, -133, -21),
 }
 
 
-def tensor_core(arch: str) -> TensorCore:
-    """The adder of ``sm_XY``."""
+def tensor_core(arch: str, kind: str) -> TensorCore:
+    """The adder of ``sm_XY`` for inputs of one kind."""
     number = int("".join(c for c in arch if c.isdigit()))
-    return TENSOR_CORES[max((n for n in TENSOR_CORES if n <= number), default=70)]
-
-
-def element_place(kind: str, k_total: int, which: str, row_half: int, k: int) -> tuple[int, int, int]:
-    """(register, 16-bit half, lane within a quad) of A[g + 8 * row_half][k], or of B[k][quad]."""
-    if kind == "tf32":
-        register = k // 4 * 2 + row_half if which == "A" else k // 4
-        return register, 0, k % 4
-    register = k // 8 * 2 + row_half if which == "A" else k // 8
-    return register, k % 2, k % 8 // 2
+    cores = EIGHT_BITS if WIDTH[kind] == 8 else TENSOR_CORES
+    core = cores[max((n for n in cores if n <= number), default=min(cores))]
+    return replace(core, block=core.block // 2) if kind == "tf32" else core
 
 
 @dataclass(frozen=True)
 class Multiply:
-    """One variant of mma.sync: input kind, K, result and accumulator formats, architecture."""
+    """One variant of mma.sync: input kinds of A and B, K, result and accumulator formats, the adder.
 
-    kind: str
+    If `sparse` it is mma.sp with selector 0: A holds K / 2 elements per row.
+    """
+
+    kinds: tuple[str, str]
     k: int
     d_format: str
     c_format: str
     core: TensorCore
+    sparse: bool = False
 
     @property
     def name(self) -> str:
         c = self.core
-        return f"mma_{self.kind}_{self.k}_{self.d_format}_{self.c_format}_{c.fraction}_{c.block}_{c.block_tf32}"
+        sparse = "sp_" * self.sparse
+        return f"mma_{sparse}{'_'.join(self.kinds)}_{self.k}_{self.d_format}_{self.c_format}_{c.fraction}_{c.block}_{c.kept}"
 
-    @cached_property
-    def element(self) -> str:
-        return "float" if self.kind == "f16" else "double"
+    @property
+    def products(self) -> int:
+        """Products of one element of D: the stored k's of a row of A."""
+        return self.k // 2 if self.sparse else self.k
 
-    @cached_property
-    def integer(self) -> str:
-        return "i32" if self.element == "float" else "i64"
+    @property
+    def per_register(self) -> int:
+        return 32 // WIDTH[self.kinds[0]]
 
-    def text(self) -> str:
-        """LLVM IR of ``i64 name(ptr area)``.
+    def place(self, which: str, row_half: int, k: int) -> tuple[int, int, int]:
+        """(register, part of it, lane within a quad) of A[g + 8 row_half][k], or of B[k][quad]."""
+        per = self.per_register
+        register = k // (4 * per)
+        return 2 * register + row_half if which == "A" else register, k % per, k % (4 * per) // per
 
-        Sums in f32 have a short form for usual operands (`mma_usual.py`), which leaves the rest to the complete one.
-        """
-        if self.d_format != "f32" or self.c_format != "f32":
-            return _Emitter(self).run(self.name)
-        complete = f"{self.name}_complete"
-        native = mma_usual.rounds_natively()
-        texts = _Emitter(self).run(complete) + mma_usual.text(self, complete, C_AREA, D_AREA, native)
-        declarations = sorted({line for line in texts.splitlines() if line.startswith("declare")})
-        rest = [line for line in texts.splitlines() if not line.startswith("declare")]
-        return "\n".join([*declarations, *rest, ""])
+    def supplier(self, k: int) -> tuple[int, int]:
+        """(lane within a quad, shift) of the metadata that places stored element k of row g: 2 bits, those of row g + 8
+        16 bits higher."""
+        return k // 8, 4 * (k // 2 % 4) + 2 * (k % 2)
 
 
-class _Emitter:
-    """Straight-line code for one variant; a vector holds the outputs of 16 lanes."""
-
-    def __init__(self, variant: Multiply) -> None:
-        self.m = variant
-        self.code = Code()
-        self.element, self.integer = variant.element, variant.integer
-        self.mantissa = 23 if self.element == "float" else 52
-        self.bias = 127 if self.element == "float" else 1023
-
-    def vector(self, element: str, count: int = 16) -> str:
-        return f"<{count} x {element}>"
-
-    def constant(self, power: int) -> str:
-        """Splat of 2**power as a float."""
-        bits = (power + 1023) << 52
-        return f"splat ({self.element} 0x{bits:016X})"
-
-    def run(self, name: str) -> str:
-        code, m = self.code, self.m
-        block = m.core.block_tf32 if m.kind == "tf32" else m.core.block
-        a = self.decode("A", A_AREA, (m.k // 4 if m.kind == "tf32" else m.k // 8) * 2)
-        b = self.decode("B", B_AREA, m.k // 4 if m.kind == "tf32" else m.k // 8)
-        special = self.any_special(a + b)
-        a, b = ([(v, self.power(v)) for v, _ in parts] for parts in (a, b))
-        columns = {(parity, k): self.column(b, parity, k) for parity in (0, 1) for k in range(m.k)}
-        for half in (0, 1):
-            for row_half in (0, 1):
-                rows = [self.row(a, half, row_half, k) for k in range(m.k)]
-                for parity in (0, 1):
-                    c = self.accumulator(half, row_half, parity)
-                    for start in range(0, m.k, block):
-                        terms = [(rows[k], columns[parity, k]) for k in range(start, min(start + block, m.k))]
-                        c = self.step(terms, c, special)
-                    self.result(c, half, row_half, parity)
-        declarations = "\n".join(sorted(code.declared))
-        body = "\n".join(code.lines)
-        return f"{declarations}\ndefine i64 @{name}(ptr %p) nounwind {{\nentry:\n{body}\n  ret i64 0\n}}\n"
-
-    # decoding
-
-    def decode(self, which: str, area: int, registers: int) -> list[tuple[str, str]]:
-        """Values of every register half as <32 x float or double>, and the raw bits' exponent test."""
-        code, m = self.code, self.m
-        found = []
-        for register in range(registers):
-            word = code.load("<32 x i32>", "%p", area + 128 * register, 64)
-            if m.kind == "tf32":
-                bits = code.op("and", "<32 x i32>", word, "splat (i32 -8192)")
-                found.append((self.widen(bits, "float"), self.special_bits(bits, 0x7F800000)))
-                continue
-            for half in (0, 1):
-                bits = code.op("lshr", "<32 x i32>", word, "splat (i32 16)") if half else word
-                small = code.v(f"trunc <32 x i32> {bits} to <32 x i16>")
-                if m.kind == "f16":
-                    value = code.v(f"bitcast <32 x i16> {small} to <32 x half>")
-                    value = code.v(f"fpext <32 x half> {value} to <32 x float>")
-                    found.append((value, self.special_bits(bits, 0x7C00)))
-                else:
-                    wide = code.v(f"zext <32 x i16> {small} to <32 x i32>")
-                    wide = code.op("shl", "<32 x i32>", wide, "splat (i32 16)")
-                    found.append((self.widen(wide, "float"), self.special_bits(wide, 0x7F800000)))
-        return found
-
-    def widen(self, bits: str, element: str) -> str:
-        value = self.code.v(f"bitcast <32 x i32> {bits} to <32 x float>")
-        return value if self.element == "float" else self.code.v(f"fpext <32 x float> {value} to <32 x double>")
-
-    def special_bits(self, bits: str, exponent: int) -> str:
-        code = self.code
-        masked = code.op("and", "<32 x i32>", bits, f"splat (i32 {exponent})")
-        return code.v(f"icmp eq <32 x i32> {masked}, splat (i32 {exponent})")
-
-    def any_special(self, parts: list[tuple[str, str]]) -> str:
-        """i1: some element of A or B is NaN or infinite."""
-        flags = parts[0][1]
-        for _, more in parts[1:]:
-            flags = self.code.op("or", "<32 x i1>", flags, more)
-        mask = self.code.v(f"bitcast <32 x i1> {flags} to i32")
-        return self.code.v(f"icmp ne i32 {mask}, 0")
-
-    def shuffle(self, value: str, indices: list[int]) -> str:
-        order = ", ".join(f"i32 {i}" for i in indices)
-        e = self.element
-        return self.code.v(f"shufflevector <32 x {e}> {value}, <32 x {e}> poison, <{len(indices)} x i32> <{order}>")
-
-    def power(self, value: str) -> str:
-        """2^exponent of every lane, or 0: subnormals keep the format's minimum exponent."""
-        code = self.code
-        vector, integer = f"<32 x {self.element}>", f"<32 x {self.integer}>"
-        bits = code.v(f"bitcast {vector} {value} to {integer}")
-        top = ((2 * self.bias + 1) << self.mantissa) & ((1 << (self.mantissa + 12)) - 1)
-        power = code.op("and", integer, bits, f"splat ({self.integer} {top})")
-        power = code.v(f"bitcast {integer} {power} to {vector}")
-        least = self.constant(-14 if self.m.kind == "f16" else -126)
-        small = code.v(f"fcmp olt {vector} {power}, {least}")
-        zero = code.v(f"fcmp oeq {vector} {value}, zeroinitializer")
-        power = code.v(f"select <32 x i1> {small}, {vector} {least}, {vector} {power}")
-        return code.v(f"select <32 x i1> {zero}, {vector} zeroinitializer, {vector} {power}")
-
-    def row(self, a: list[tuple[str, str]], half: int, row_half: int, k: int) -> tuple[str, str]:
-        """A[g + 8 row_half][k] for the lanes of one half warp: each quad broadcasts one of its lanes."""
-        register, part, lane = element_place(self.m.kind, self.m.k, "A", row_half, k)
-        both = a[register if self.m.kind == "tf32" else 2 * register + part]
-        order = [16 * half + 4 * (i // 4) + lane for i in range(16)]
-        return self.shuffle(both[0], order), self.shuffle(both[1], order)
-
-    def column(self, b: list[tuple[str, str]], parity: int, k: int) -> tuple[str, str]:
-        """B[k][2t + parity]: the same for every quad."""
-        register, part, lane = element_place(self.m.kind, self.m.k, "B", 0, k)
-        both = b[register if self.m.kind == "tf32" else 2 * register + part]
-        order = [4 * (2 * (i % 4) + parity) + lane for i in range(16)]
-        return self.shuffle(both[0], order), self.shuffle(both[1], order)
-
-    # accumulation
-
-    def accumulator(self, half: int, row_half: int, parity: int) -> str:
-        """c as <16 x i32> of f32 bit patterns (f16 accumulators are widened exactly)."""
-        code = self.code
-        if self.m.c_format == "f32":
-            return code.load("<16 x i32>", "%p", C_AREA + 128 * (2 * row_half + parity) + 64 * half, 64)
-        word = code.load("<16 x i32>", "%p", C_AREA + 128 * row_half + 64 * half, 64)
-        word = code.op("lshr", "<16 x i32>", word, "splat (i32 16)") if parity else word
-        return self.half_to_float(code.v(f"trunc <16 x i32> {word} to <16 x i16>"))
-
-    def half_to_float(self, bits: str) -> str:
-        value = self.code.v(f"bitcast <16 x i16> {bits} to <16 x half>")
-        value = self.code.v(f"fpext <16 x half> {value} to <16 x float>")
-        return self.code.v(f"bitcast <16 x float> {value} to <16 x i32>")
-
-    def step(self, terms: list[tuple[tuple[str, str], tuple[str, str]]], c_bits: str, special: str) -> str:
-        """One hardware block: sum of products and c -> f32 bits of the result in the result format."""
-        code = self.code
-        vector, integer = self.vector(self.element), self.vector(self.integer)
-        f = self.m.core.fraction
-        c = code.v(f"bitcast <16 x i32> {c_bits} to <16 x float>")
-        wide_c = c if self.element == "float" else code.v(f"fpext <16 x float> {c} to <16 x double>")
-        c_power = code.op("and", "<16 x i32>", c_bits, "splat (i32 2139095040)")
-        c_power = code.v(f"bitcast <16 x i32> {c_power} to <16 x float>")
-        if self.element == "double":
-            c_power = code.v(f"fpext <16 x float> {c_power} to <16 x double>")
-        if self.element == "double" or self.m.d_format == "f16":
-            c_power = self.c_floor(c_power, wide_c)
-        highest = self.tree([code.op("fmul", vector, a[1], b[1]) for a, b in terms], "maxnum")
-        no_product = code.v(f"fcmp oeq {vector} {highest}, zeroinitializer")
-        highest = self.maximum(highest, c_power)
-        clamp = self.m.core.clamp_f16 if self.m.d_format == "f16" else self.m.core.clamp_f32
-        floor = max(clamp, -60 if self.element == "float" else -300)
-        highest = self.maximum(highest, self.constant(floor))
-        scale_bits = code.v(f"bitcast {vector} {highest} to {integer}")
-        top = (2 * self.bias + f) << self.mantissa
-        scale = code.op("sub", integer, f"splat ({self.integer} {top})", scale_bits)
-        scale = code.v(f"bitcast {integer} {scale} to {vector}")
-        pieces = []
-        for a, b in terms:
-            product = code.op("fmul", vector, code.op("fmul", vector, a[0], b[0]), scale)
-            pieces.append(code.v(f"fptosi {vector} {product} to <16 x i32>"))
-        c_term = code.op("fmul", vector, wide_c, scale)
-        c_term = code.v(f"fptosi {vector} {c_term} to <16 x i32>")
-        total = self.exact_sum(pieces, c_term)
-        result = self.round(total, highest, c_bits, no_product)
-        return self.patch_special(result, terms, c, special)
-
-    def c_floor(self, power: str, c: str) -> str:
-        """A subnormal c keeps exponent -126 (-14 where c came from f16); zero has none."""
-        code, vector = self.code, self.vector(self.element)
-        least = self.constant(-14 if self.m.d_format == "f16" and self.m.c_format == "f16" else -126)
-        power = self.maximum(power, least)
-        zero = code.v(f"fcmp oeq {vector} {c}, zeroinitializer")
-        return code.v(f"select {self.vector('i1')} {zero}, {vector} zeroinitializer, {vector} {power}")
-
-    def maximum(self, a: str, b: str) -> str:
-        vector = self.vector(self.element)
-        flag = self.code.v(f"fcmp ogt {vector} {a}, {b}")
-        return self.code.v(f"select {self.vector('i1')} {flag}, {vector} {a}, {vector} {b}")
-
-    def tree(self, values: list[str], how: str) -> str:
-        while len(values) > 1:
-            pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
-            values = [self.maximum(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
-        return values[0]
-
-    def add_all(self, values: list[str]) -> str:
-        total = values[0]
-        for value in values[1:]:
-            total = self.code.op("add", "<16 x i32>", total, value)
-        return total
-
-    def exact_sum(self, pieces: list[str], c_term: str) -> str:
-        """Exact sum as <16 x double>; 17 terms of F = 25 need 33 bits, so at most 8 products share an integer."""
-        code = self.code
-        groups = [pieces[i : i + 8] for i in range(0, len(pieces), 8)]
-        groups[-1] = [*groups[-1], c_term]
-        totals = [code.v(f"sitofp <16 x i32> {self.add_all(g)} to <16 x double>") for g in groups]
-        return totals[0] if len(totals) == 1 else code.op("fadd", "<16 x double>", *totals)
-
-    def round(self, total: str, highest: str, c_bits: str, no_product: str) -> str:
-        """total * 2^(E - F) in the result format, as f32 bits."""
-        code = self.code
-        unit = f"splat (double 0x{(1023 - self.m.core.fraction) << 52:016X})"
-        if self.element == "float":
-            highest = code.v(f"fpext <16 x float> {highest} to <16 x double>")
-        scale = code.op("fmul", "<16 x double>", highest, unit)
-        if self.m.d_format == "f16":
-            return self.round_half(code.op("fmul", "<16 x double>", total, scale))
-        bits = code.v(f"bitcast <16 x double> {total} to <16 x i64>")
-        bits = code.op("and", "<16 x i64>", bits, "splat (i64 -536870912)")
-        value = code.v(f"bitcast <16 x i64> {bits} to <16 x double>")
-        value = code.op("fmul", "<16 x double>", value, scale)
-        if self.element == "double":
-            value = self.truncate_subnormal(value)
-        narrow = code.v(f"fptrunc <16 x double> {value} to <16 x float>")
-        result = code.v(f"bitcast <16 x float> {narrow} to <16 x i32>")
-        if self.element == "float":
-            # only c: nothing is aligned away, and -0 becomes +0
-            value = code.v(f"bitcast <16 x i32> {c_bits} to <16 x float>")
-            value = code.op("fadd", "<16 x float>", value, "zeroinitializer")
-            kept = code.v(f"bitcast <16 x float> {value} to <16 x i32>")
-            result = code.v(f"select <16 x i1> {no_product}, <16 x i32> {kept}, <16 x i32> {result}")
-        return result
-
-    def truncate_subnormal(self, value: str) -> str:
-        """Below 2^-126 an f32 has steps of 2^-149.  What is cut to nothing keeps its sign; an exact zero sum is +0 already."""
-        code = self.code
-        up, down = (f"splat (double 0x{(1023 + p) << 52:016X})" for p in (149, -149))
-        steps = code.op("fmul", "<16 x double>", value, up)
-        steps = code.intrinsic("llvm.trunc.v16f64", "<16 x double>", ("<16 x double>", steps))
-        small = code.op("fmul", "<16 x double>", steps, down)
-        size = code.intrinsic("llvm.fabs.v16f64", "<16 x double>", ("<16 x double>", value))
-        least = f"splat (double 0x{(1023 - 126) << 52:016X})"
-        flag = code.v(f"fcmp olt <16 x double> {size}, {least}")
-        return code.v(f"select <16 x i1> {flag}, <16 x double> {small}, <16 x double> {value}")
-
-    def round_half(self, value: str) -> str:
-        """double -> nearest even f16 -> its f32 bits (through f32 rounded to odd)."""
-        code = self.code
-        narrow = code.v(f"fptrunc <16 x double> {value} to <16 x float>")
-        back = code.v(f"fpext <16 x float> {narrow} to <16 x double>")
-        bits = code.v(f"bitcast <16 x float> {narrow} to <16 x i32>")
-        size = code.intrinsic("llvm.fabs.v16f64", "<16 x double>", ("<16 x double>", value))
-        back_size = code.intrinsic("llvm.fabs.v16f64", "<16 x double>", ("<16 x double>", back))
-        above = code.v(f"fcmp ogt <16 x double> {back_size}, {size}")
-        bits = code.op("sub", "<16 x i32>", bits, code.v(f"zext <16 x i1> {above} to <16 x i32>"))
-        lost = code.v(f"fcmp one <16 x double> {back_size}, {size}")
-        bits = code.op("or", "<16 x i32>", bits, code.v(f"zext <16 x i1> {lost} to <16 x i32>"))
-        odd = code.v(f"bitcast <16 x i32> {bits} to <16 x float>")
-        half = code.v(f"fptrunc <16 x float> {odd} to <16 x half>")
-        return self.half_to_float(code.v(f"bitcast <16 x half> {half} to <16 x i16>"))
-
-    def patch_special(
-        self, result: str, terms: list[tuple[tuple[str, str], tuple[str, str]]], c: str, special: str
-    ) -> str:
-        """NaN and infinities by IEEE on the inputs; the rare path is a branch."""
-        code = self.code
-        c_size = code.intrinsic("llvm.fabs.v16f32", "<16 x float>", ("<16 x float>", c))
-        c_odd = code.v(f"fcmp uge <16 x float> {c_size}, splat (float 0x7FF0000000000000)")
-        c_mask = code.v(f"bitcast <16 x i1> {c_odd} to i16")
-        c_any = code.v(f"icmp ne i16 {c_mask}, 0")
-        any_ = code.v(f"or i1 {c_any}, {special}")
-        before, rare, after = code.fresh("plain"), code.fresh("special"), code.fresh("joined")
-        code.label(before)
-        code.branch(any_, rare, after)
-        code.start(rare)
-        total = code.v(f"fpext <16 x float> {c} to <16 x double>")
-        for a, b in terms:
-            factors = [a[0], b[0]]
-            if self.element == "float":
-                factors = [code.v(f"fpext <16 x float> {v} to <16 x double>") for v in factors]
-            total = code.op("fadd", "<16 x double>", total, code.op("fmul", "<16 x double>", *factors))
-        nan = code.v(f"fcmp uno <16 x double> {total}, zeroinitializer")
-        size = code.intrinsic("llvm.fabs.v16f64", "<16 x double>", ("<16 x double>", total))
-        infinite = code.v(f"fcmp oeq <16 x double> {size}, splat (double 0x7FF0000000000000)")
-        value = code.v(f"fptrunc <16 x double> {total} to <16 x float>")
-        value = code.v(f"bitcast <16 x float> {value} to <16 x i32>")
-        chosen = code.v(f"select <16 x i1> {infinite}, <16 x i32> {value}, <16 x i32> {result}")
-        chosen = code.v(f"select <16 x i1> {nan}, <16 x i32> splat (i32 2147483647), <16 x i32> {chosen}")
-        code.goto(after)
-        code.start(after)
-        return code.v(f"phi <16 x i32> [ {result}, %{before} ], [ {chosen}, %{rare} ]")
-
-    def result(self, bits: str, half: int, row_half: int, parity: int) -> None:
-        code = self.code
-        if self.m.d_format == "f32":
-            return code.store("<16 x i32>", bits, "%p", D_AREA + 128 * (2 * row_half + parity) + 64 * half, 64)
-        value = code.v(f"bitcast <16 x i32> {bits} to <16 x float>")
-        value = code.v(f"fptrunc <16 x float> {value} to <16 x half>")
-        small = code.v(f"bitcast <16 x half> {value} to <16 x i16>")
-        nan = code.v(f"fcmp uno <16 x half> {code.v(f'bitcast <16 x i16> {small} to <16 x half>')}, zeroinitializer")
-        small = code.v(f"select <16 x i1> {nan}, <16 x i16> splat (i16 32767), <16 x i16> {small}")
-        wide = code.v(f"zext <16 x i16> {small} to <16 x i32>")
-        place = D_AREA + 128 * row_half + 64 * half
-        if parity:
-            low = code.load("<16 x i32>", "%p", place, 64)
-            wide = code.op("or", "<16 x i32>", low, code.op("shl", "<16 x i32>", wide, "splat (i32 16)"))
-        return code.store("<16 x i32>", wide, "%p", place, 64)
+def variant(
+    arch: str, kinds: tuple[str, str], k: int, d_format: str = "f32", c_format: str = "f32", sparse: bool = False
+) -> Multiply:
+    """The variant that ``sm_XY`` executes."""
+    return Multiply(kinds, k, d_format, c_format, tensor_core(arch, kinds[0]), sparse)

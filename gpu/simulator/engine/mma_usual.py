@@ -1,4 +1,4 @@
-"""The usual case of `mma.py`, 16 rows to a vector: finite products of moderate size, summed to f32.
+"""Tensor Core arithmetic in the usual case, 16 rows to a vector: finite products of moderate size, summed to f32.
 
 Products of nonzero elements with exponents in [-LEAST, LEAST] are exact in f32, their exponents fit a byte, and every
 sum fits an int32.  Rows lie along the vector: a column of A times one broadcast element of B, so that nothing but the
@@ -9,13 +9,9 @@ where the complete form must compute instead.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from loadsparse.gpu.simulator.engine import jit
+from loadsparse.gpu.simulator.engine import jit, mma_complete
 from loadsparse.gpu.simulator.engine.ir import Code
-
-if TYPE_CHECKING:
-    from loadsparse.gpu.simulator.engine.mma import Multiply
+from loadsparse.gpu.simulator.engine.mma import B_AREA, C_AREA, D_AREA, METADATA_AREA, Multiply
 
 LEAST = 30
 ZERO = -115
@@ -23,7 +19,7 @@ ZERO = -115
 CLAMP = -100
 """No sum is scaled by more than 2^(F - CLAMP), which is finite."""
 C_LEAST = -60
-A_FLOATS, B_FLOATS, A_EXPONENTS, B_EXPONENTS, SCRATCH_BYTES = 0, 1024, 1536, 1792, 1920
+A_FLOATS, B_FLOATS, A_EXPONENTS, B_EXPONENTS, POSITIONS, SCRATCH_BYTES = 0, 1024, 2048, 2304, 2560, 2816
 TOP = 0x7F800000
 ROWS = "<16 x i32>"
 REAL = "<16 x float>"
@@ -34,12 +30,19 @@ def rounds_natively() -> bool:
     return "+avx512f" in jit.processor()[1].split(",")
 
 
-def text(variant: Multiply, complete: str, c_area: int, d_area: int, native: bool) -> str:
-    """LLVM IR of ``i64 name(ptr area)``, which calls `complete` where it must."""
+def text(variant: Multiply) -> str:
+    """LLVM IR of ``i64 name(ptr area)``."""
     name = variant.name
-    prepare = _Usual(variant, c_area, d_area, native).prepare(f"{name}_prepare")
-    multiply = _Usual(variant, c_area, d_area, native).multiply(f"{name}_multiply")
-    return f"""{prepare}{multiply}
+    if variant.d_format != "f32" or variant.c_format != "f32" or variant.kinds[0] not in ("f16", "bf16", "tf32"):
+        return mma_complete.text(variant, name)
+    complete = f"{name}_complete"
+    prepare = _Usual(variant).prepare(f"{name}_prepare")
+    multiply = _Usual(variant).multiply(f"{name}_multiply")
+    lines = (mma_complete.text(variant, complete) + prepare + multiply).splitlines()
+    declarations = "\n".join(sorted({line for line in lines if line.startswith("declare")}))
+    functions = "\n".join(line for line in lines if not line.startswith("declare"))
+    return f"""{declarations}
+{functions}
 define i64 @{name}(ptr %p) nounwind {{
   %s = alloca [{SCRATCH_BYTES} x i8], align 64
   %odd = call i1 @{name}_prepare(ptr %p, ptr %s)
@@ -59,14 +62,14 @@ done:
 class _Usual:
     """Emits the two functions of one variant."""
 
-    def __init__(self, variant: Multiply, c_area: int, d_area: int, native: bool) -> None:
-        self.m, self.c_area, self.d_area, self.native = variant, c_area, d_area, native
+    def __init__(self, variant: Multiply) -> None:
+        self.m, self.native = variant, rounds_natively()
         self.code = Code()
-        self.wide = variant.kind == "tf32"
+        self.kind = variant.kinds[0]
+        self.wide = self.kind == "tf32"
         self.step_k = 4 if self.wide else 8
         """K covered by one register of B, and by one pair of registers of A."""
         self.element = "i32" if self.wide else "i16"
-        self.block = variant.core.block_tf32 if self.wide else variant.core.block
 
     def function(self, name: str, result: str) -> str:
         code = self.code
@@ -94,7 +97,7 @@ class _Usual:
     def prepare(self, name: str) -> str:
         code, m = self.code, self.m
         odd = []
-        for k in range(0, m.k, 2):
+        for k in range(0, m.products, 2):
             pair = self.two_columns(k)
             exponent, unusual = self.exponents(pair)
             odd.append(unusual)
@@ -102,14 +105,27 @@ class _Usual:
             self.store_floats(pair, A_FLOATS + 64 * k)
         halves = 1 if self.wide else 2
         for index in range(m.k // self.step_k * halves):
-            part = code.load(f"<32 x {self.element}>", "%p", 512 + index * (128 // halves), 64)
+            part = code.load(f"<32 x {self.element}>", "%p", B_AREA + index * (128 // halves), 64)
             part = self.clean(part)
             exponent, unusual = self.exponents(part)
             odd.append(unusual)
             code.store("<32 x i8>", exponent, "%s", B_EXPONENTS + 32 * index, 32)
             self.store_floats(part, B_FLOATS + 128 * index)
+        if m.sparse:
+            self.store_positions()
         special = code.v(f"or i1 {self.any_of(odd, 32)}, {self.unusual_c()}")
         return self.function(name, special)
+
+    def store_positions(self) -> None:
+        """Bytes: the place among four neighbours that stored element k of each row has."""
+        code = self.code
+        word = code.load("<32 x i32>", "%p", METADATA_AREA, 64)
+        for k in range(self.m.products):
+            lane, shift = self.m.supplier(k)
+            place = self.shuffle("i32", 32, [word], [4 * (row % 8) + lane for row in range(16)])
+            shifts = ", ".join(f"i32 {shift + row // 8 * 16}" for row in range(16))
+            place = code.op("and", ROWS, code.op("lshr", ROWS, place, f"<{shifts}>"), "splat (i32 3)")
+            code.store("<16 x i8>", code.v(f"trunc {ROWS} {place} to <16 x i8>"), "%s", POSITIONS + 16 * k, 16)
 
     def clean(self, bits: str) -> str:
         """tf32 ignores the low 13 bits."""
@@ -138,17 +154,17 @@ class _Usual:
         """Exponent bytes (ZERO of a zero), and which elements are special or unusual."""
         code, element = self.code, self.element
         v = f"<32 x {element}>"
-        shift, bias = {"f16": (10, 15), "bf16": (7, 127), "tf32": (23, 127)}[self.m.kind]
+        shift, bias = {"f16": (10, 15), "bf16": (7, 127), "tf32": (23, 127)}[self.kind]
         field = code.op(
             "and", v, code.op("lshr", v, bits, f"splat ({element} {shift})"), f"splat ({element} {2 * bias + 1})"
         )
         twice = code.op("shl", v, bits, f"splat ({element} 1)")
         zero = code.v(f"icmp eq {v} {twice}, zeroinitializer")
-        if self.m.kind == "f16":
+        if self.kind == "f16":
             unusual = code.v(f"icmp eq {v} {field}, splat ({element} 31)")
             field = code.intrinsic(f"llvm.umax.v32{element}", v, (v, field), (v, f"splat ({element} 1)"))
         exponent = code.op("sub", v, field, f"splat ({element} {bias})")
-        if self.m.kind != "f16":
+        if self.kind != "f16":
             moved = code.op("add", v, exponent, f"splat ({element} {LEAST})")
             far = code.v(f"icmp ugt {v} {moved}, splat ({element} {2 * LEAST})")
             unusual = code.v(f"select <32 x i1> {zero}, <32 x i1> zeroinitializer, <32 x i1> {far}")
@@ -157,10 +173,10 @@ class _Usual:
 
     def store_floats(self, bits: str, place: int) -> None:
         code = self.code
-        if self.m.kind == "f16":
+        if self.kind == "f16":
             value = code.v(f"fpext <32 x half> {code.v(f'bitcast <32 x i16> {bits} to <32 x half>')} to <32 x float>")
             return code.store("<32 x float>", value, "%s", place, 64)
-        if self.m.kind == "bf16":
+        if self.kind == "bf16":
             wide = code.v(f"zext <32 x i16> {bits} to <32 x i32>")
             bits = code.op("shl", "<32 x i32>", wide, "splat (i32 16)")
         return code.store("<32 x i32>", bits, "%s", place, 64)
@@ -170,7 +186,7 @@ class _Usual:
         code = self.code
         flags = []
         for register in range(4):
-            c = code.load("<32 x i32>", "%p", self.c_area + 128 * register, 64)
+            c = code.load("<32 x i32>", "%p", C_AREA + 128 * register, 64)
             twice = code.op("shl", "<32 x i32>", c, "splat (i32 1)")
             least = 127 + C_LEAST
             moved = code.op("sub", "<32 x i32>", twice, f"splat (i32 {least << 24})")
@@ -185,8 +201,8 @@ class _Usual:
         code, m = self.code, self.m
         sums = self.accumulators()
         highest_c, overflow = "zeroinitializer", "zeroinitializer"
-        for start in range(0, m.k, self.block):
-            ks = range(start, min(start + self.block, m.k))
+        for start in range(0, m.products, m.core.block):
+            ks = range(start, min(start + m.core.block, m.products))
             columns = {k: code.load(REAL, "%s", A_FLOATS + 64 * k, 64) for k in ks}
             powers = [self.product_exponents(ks, 4 * group) for group in (0, 1)]
             for n in range(8):
@@ -212,16 +228,53 @@ class _Usual:
         code, v = self.code, "<64 x i8>"
         highest = f"splat (i8 {CLAMP})"
         for k in ks:
-            rows = code.load("<16 x i8>", "%s", A_EXPONENTS + 16 * k, 16)
-            rows = self.shuffle("i8", 16, [rows], [i % 16 for i in range(64)])
-            count = 8 * self.step_k
-            place = B_EXPONENTS + count * (k // self.step_k)
-            column = code.load(f"<{count} x i8>", "%s", place, 32)
-            order = [self.step_k * (first + i // 16) + k % self.step_k for i in range(64)]
-            column = self.shuffle("i8", count, [column], order)
+            rows = self.four_times(A_EXPONENTS + 16 * k)
+            if self.m.sparse:
+                four = [self.column_exponents(k // 2 * 4 + i, first) for i in range(4)]
+                column = self.chosen(v, self.places(v, self.four_times(POSITIONS + 16 * k)), four)
+            else:
+                column = self.column_exponents(k, first)
             both = code.intrinsic("llvm.sadd.sat.v64i8", v, (v, rows), (v, column))
             highest = code.intrinsic("llvm.smax.v64i8", v, (v, highest), (v, both))
         return highest
+
+    def four_times(self, place: int) -> str:
+        rows = self.code.load("<16 x i8>", "%s", place, 16)
+        return self.shuffle("i8", 16, [rows], [i % 16 for i in range(64)])
+
+    def column_exponents(self, k: int, first: int) -> str:
+        """Exponent bytes of B[k][first..first+3], 16 times each."""
+        count = 8 * self.step_k
+        column = self.code.load(f"<{count} x i8>", "%s", B_EXPONENTS + count * (k // self.step_k), 32)
+        order = [self.step_k * (first + i // 16) + k % self.step_k for i in range(64)]
+        return self.shuffle("i8", count, [column], order)
+
+    def partner(self, k: int, n: int) -> str:
+        """What the stored elements k of all rows of A are multiplied with in column n."""
+        if not self.m.sparse:
+            return self.spread(k, n)
+        positions = self.code.load("<16 x i8>", "%s", POSITIONS + 16 * k, 16)
+        return self.chosen(
+            REAL, self.places("<16 x i8>", positions), [self.spread(k // 2 * 4 + i, n) for i in range(4)]
+        )
+
+    def spread(self, k: int, n: int) -> str:
+        """B[k][n] in every row."""
+        code = self.code
+        place = B_FLOATS + 4 * (8 * self.step_k * (k // self.step_k) + self.step_k * n + k % self.step_k)
+        one = code.v(f"insertelement {REAL} poison, float {code.load('float', '%s', place, 4)}, i64 0")
+        return code.v(f"shufflevector {REAL} {one}, {REAL} poison, {ROWS} zeroinitializer")
+
+    def places(self, v: str, positions: str) -> list[str]:
+        """Flags: the place is 0, 1, 2."""
+        return [self.code.v(f"icmp eq {v} {positions}, splat (i8 {i})") for i in range(3)]
+
+    def chosen(self, v: str, places: list[str], four: list[str]) -> str:
+        """By lane one of four neighbours."""
+        value = four[3]
+        for here, other in zip(places, four, strict=False):
+            value = self.code.v(f"select {v.split(' x ')[0]} x i1> {here}, {v} {other}, {v} {value}")
+        return value
 
     def scale(self, power: str, sign: int) -> str:
         """2^(sign (F - E)) from E << 23."""
@@ -240,10 +293,8 @@ class _Usual:
         for start in range(0, len(ks), 8):
             total = "" if start else c_term
             for k in ks[start : start + 8]:
-                place = B_FLOATS + 4 * (8 * self.step_k * (k // self.step_k) + self.step_k * n + k % self.step_k)
-                one = code.v(f"insertelement {REAL} poison, float {code.load('float', '%s', place, 4)}, i64 0")
-                b = code.v(f"shufflevector {REAL} {one}, {REAL} poison, {ROWS} zeroinitializer")
-                product = code.op("fmul", REAL, code.op("fmul", REAL, columns[k], b), scale)
+                product = code.op("fmul", REAL, columns[k], self.partner(k, n))
+                product = code.op("fmul", REAL, product, scale)
                 term = code.v(f"fptosi {REAL} {product} to {ROWS}")
                 total = code.op("add", ROWS, total, term) if total else term
             groups.append(total)
@@ -283,7 +334,7 @@ class _Usual:
         code = self.code
         sums = [""] * 8
         for parity in (0, 1):
-            upper, lower = (code.load("<32 x i32>", "%p", self.c_area + 128 * (2 * h + parity), 64) for h in (0, 1))
+            upper, lower = (code.load("<32 x i32>", "%p", C_AREA + 128 * (2 * h + parity), 64) for h in (0, 1))
             for t in range(4):
                 rows = [4 * g + t for g in range(8)]
                 sums[2 * t + parity] = self.shuffle("i32", 32, [upper, lower], rows + [32 + r for r in rows])
@@ -300,4 +351,4 @@ class _Usual:
             for half in (0, 1):
                 order = [32 * (t // 2) + 16 * (t % 2) + 8 * half + g for g in range(8) for t in range(4)]
                 value = self.shuffle("i32", 32, pairs, order)
-                code.store("<32 x i32>", value, "%p", self.d_area + 128 * (2 * half + parity), 64)
+                code.store("<32 x i32>", value, "%p", D_AREA + 128 * (2 * half + parity), 64)

@@ -1,66 +1,63 @@
-"""mma.sync: operands to the exchange area, one call of the variant's arithmetic, defined bits by row and column."""
+"""mma.sync and mma.sp: operands to the exchange area, one call of the variant's arithmetic, defined bits by row and column."""
 
 from __future__ import annotations
 
-from loadsparse.gpu.simulator.engine import layout, runtime
-from loadsparse.gpu.simulator.engine.ir import FULL, vec
+from loadsparse.gpu.simulator.engine.ir import FULL, lanes, vec
 from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
-from loadsparse.gpu.simulator.engine.mma import A_AREA, B_AREA, C_AREA, D_AREA, Multiply, tensor_core
-from loadsparse.gpu.simulator.engine.wmma import elements, multiply_integers
-from loadsparse.gpu.simulator.program import Instruction, Operand, Register
-
-
-def variant_of(instruction: Instruction, arch: str) -> Multiply:
-    """The arithmetic an instruction asks for."""
-    modifiers = instruction.modifiers
-    shape = next((m for m in modifiers if m.startswith("m16n8k")), "")
-    types = [m for m in modifiers if m in ("f16", "bf16", "tf32", "f32", "s32", "s8", "u8")]
-    if (
-        not shape
-        or len(types) != 4
-        or types[1] not in ("f16", "bf16", "tf32")
-        or any(m.startswith("sp") for m in modifiers)
-    ):
-        raise refuse(instruction)
-    return Multiply(types[1], int(shape[6:]), types[0], types[3], tensor_core(arch))
+from loadsparse.gpu.simulator.engine.matrices import A_AREA, B_AREA, C_AREA, D_AREA, METADATA_AREA
+from loadsparse.gpu.simulator.engine.mma import variant
+from loadsparse.gpu.simulator.engine.products import (
+    Operands,
+    call_variant,
+    elements,
+    known_lanes,
+    multiply_doubles,
+    multiply_integers,
+    put_registers,
+    take_registers,
+    write_results,
+)
+from loadsparse.gpu.simulator.program import WIDTH, Immediate, Instruction
 
 
 @lowers("mma")
 def multiply(x: Lowering, instruction: Instruction) -> None:
-    if "sync" not in instruction.modifiers:
-        raise refuse(instruction)
-    code = x.code
-    target, a, b, c = (elements(o) for o in instruction.operands[:4])
-    shape = next((m for m in instruction.modifiers if "n8k" in m), "")
-    kinds = [m for m in instruction.modifiers if m in ("s8", "u8")]
-    if len(kinds) == 2:
-        multiply_integers(x, instruction, shape, (kinds[0], kinds[1]))
+    modifiers, operands = instruction.modifiers, instruction.operands
+    target, a, b, c = (elements(o) for o in operands[:4])
+    shape = next(m for m in modifiers if m.startswith("m") and "n8k" in m)
+    rows, k = int(shape[1 : shape.index("n")]), int(shape[shape.index("k") + 1 :])
+    d_kind, a_kind, b_kind, c_kind = (m for m in modifiers if m in WIDTH)
+    suppliers = FULL
+    if d_kind == "f64":
+        values = multiply_doubles(x, a, b, c, lambda k, column: 4 * column + k)
     else:
-        _multiply_floats(x, variant_of(instruction, x.frame.arch), a, b, c)
-    masks = _defined(x, a, b, c, len(target), int(shape[1 : shape.index("n")]) // 8)
-    for index, register in enumerate(target):
-        if not isinstance(register, Register):
-            raise refuse(instruction)
-        value = code.load(vec("i32"), "%W", layout.W_MMA + D_AREA + 128 * index, 64)
-        x.put(register, value, masks[index])
+        for area, registers in ((A_AREA, a), (B_AREA, b), (C_AREA, c)):
+            put_registers(x, area, registers)
+        if sparse := len(operands) > 4:
+            suppliers = _put_metadata(x, instruction, k // 16)
+        if d_kind == "s32":
+            multiply_integers(x, rows, k, (a_kind, b_kind), "satfinite" in modifiers)
+        else:
+            call_variant(x, variant(x.frame.arch, (a_kind, b_kind), k, d_kind, c_kind, sparse))
+        values = take_registers(x, D_AREA, len(target))
+    write_results(x, instruction, values, _defined(x, a, b, c, len(target), rows // 8, suppliers))
 
 
-def _multiply_floats(
-    x: Lowering,
-    variant: Multiply,
-    a: tuple[Operand | None, ...],
-    b: tuple[Operand | None, ...],
-    c: tuple[Operand | None, ...],
-) -> None:
-    x.frame.multiplies[variant.name] = variant
-    code = x.code
-    for area, registers in ((A_AREA, a), (B_AREA, b), (C_AREA, c)):
-        for index, register in enumerate(registers):
-            value = x.of_group("i32", x.get(register, "b32"))
-            code.store(vec("i32"), value, "%W", layout.W_MMA + area + 128 * index, 64)
-    place = code.at("%W", layout.W_MMA)
-    code.declared.add(f"declare i64 @{runtime.prefix()}{variant.name}(ptr)")
-    code.call(runtime.prefix() + variant.name, "i64", ("ptr", place))
+def _put_metadata(x: Lowering, instruction: Instruction, suppliers: int) -> str:
+    """Metadata of the selected lanes (so many in each quad) to the first ones; the quads of which it is defined."""
+    code, metadata, selector = x.code, instruction.operands[4], instruction.operands[5]
+    if not isinstance(selector, Immediate) or not 0 <= selector.value < 4 // suppliers:
+        raise refuse(instruction, f"a selector that is no number below {4 // suppliers}")
+    first = selector.value * suppliers
+    words = x.of_group("i32", x.get(metadata, "b32"))
+    order = lanes("i32", [lane & ~3 | (lane + first) & 3 for lane in range(32)])
+    words = code.v(f"shufflevector {vec('i32')} {words}, {vec('i32')} poison, {vec('i32')} {order}")
+    code.store(vec("i32"), words, "%W", METADATA_AREA, 64)
+    known = known_lanes(x, (metadata,))
+    if known == FULL:
+        return known
+    others = ~(((1 << suppliers) - 1) << first) & 15
+    return _quads(x, code.v(f"or i32 {known}, {others * 0x11111111}"))
 
 
 def _quads(x: Lowering, mask: str) -> str:
@@ -72,30 +69,24 @@ def _quads(x: Lowering, mask: str) -> str:
     return code.v(f"mul i32 {first}, 15")
 
 
-def _known(x: Lowering, registers: tuple[Operand | None, ...]) -> str:
-    """Lanes whose registers are all defined; those that have exited or never started hold zeros."""
-    mask = x.defined_of(*registers)
-    if FULL in (mask, x.group_mask):
-        return mask
-    return x.code.v(f"or i32 {mask}, {x.code.v(f'xor i32 {x.group_mask}, -1')}")
-
-
 def _defined(
     x: Lowering,
-    a: tuple[Operand | None, ...],
-    b: tuple[Operand | None, ...],
-    c: tuple[Operand | None, ...],
+    a: Operands,
+    b: Operands,
+    c: Operands,
     results: int,
     halves: int,
+    suppliers: str,
 ) -> list[str]:
-    """Element (row, column) of D is defined iff row of A, column of B and the element of C are."""
+    """Element (row, column) of D is defined iff row of A, column of B and the element of C are, and of mma.sp the quad
+    that supplies the row's metadata."""
     code = x.code
     rows = []
     for half in range(halves):
-        mask = _known(x, a[half::halves])
-        rows.append(mask if mask == FULL else _quads(x, mask))
+        mask = known_lanes(x, a[half::halves])
+        rows.append(code.mask_and(suppliers, mask if mask == FULL else _quads(x, mask)))
     columns = [FULL, FULL]
-    b_mask = _known(x, b)
+    b_mask = known_lanes(x, b)
     if b_mask != FULL:
         quads = _quads(x, b_mask)
         for parity in (0, 1):

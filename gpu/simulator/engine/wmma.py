@@ -1,10 +1,10 @@
-"""wmma.load, wmma.store and wmma.mma; mma.sync of 8-bit integers.  `matrices.py` says which lane holds which element."""
+"""wmma.load, wmma.store and wmma.mma.  `matrices.py` says which lane holds which element."""
 
 from __future__ import annotations
 
 import re
 
-from loadsparse.gpu.simulator.engine import layout, matrices, runtime
+from loadsparse.gpu.simulator.engine import layout, matrices
 from loadsparse.gpu.simulator.engine.ir import FULL, lanes, splat, vec
 from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
 from loadsparse.gpu.simulator.engine.memory import (
@@ -18,23 +18,27 @@ from loadsparse.gpu.simulator.engine.memory import (
     report_undefined,
     space_of,
 )
-from loadsparse.gpu.simulator.engine.mma import Multiply, tensor_core
-from loadsparse.gpu.simulator.program import Instruction, Operand, Register, Vector
+from loadsparse.gpu.simulator.engine.mma import Multiply, variant
+from loadsparse.gpu.simulator.engine.products import (
+    Operands,
+    call_variant,
+    elements,
+    known_lanes,
+    multiply_doubles,
+    put_registers,
+    take_registers,
+    write_results,
+)
+from loadsparse.gpu.simulator.program import Instruction, Register
 
-BYTES = {"f16": 2, "bf16": 2, "f32": 4, "s32": 4, "s8": 1, "u8": 1}
-SHAPE = re.compile(r"m(\d+)n(\d+)k16$")
+BYTES = {"f16": 2, "bf16": 2, "tf32": 4, "f32": 4, "f64": 8, "s32": 4, "s8": 1, "u8": 1}
+SHAPE = re.compile(r"m(\d+)n(\d+)k(\d+)$")
 
 
-def elements(operand: Operand | None) -> tuple[Operand | None, ...]:
-    return operand.elements if isinstance(operand, Vector) else (operand,)
-
-
-def _shape(instruction: Instruction) -> tuple[int, int]:
-    """(M, N) of a shape with K = 16."""
-    for modifier in instruction.modifiers:
-        if found := SHAPE.match(modifier):
-            return int(found[1]), int(found[2])
-    raise refuse(instruction)
+def _shape(instruction: Instruction) -> tuple[int, int, int]:
+    """(M, N, K)"""
+    found = next(match for modifier in instruction.modifiers if (match := SHAPE.match(modifier)))
+    return int(found[1]), int(found[2]), int(found[3])
 
 
 @lowers("wmma")
@@ -47,12 +51,12 @@ def wmma(x: Lowering, instruction: Instruction) -> None:
 def _move(x: Lowering, instruction: Instruction) -> None:
     """One access per element, which the warp counts as one request."""
     code, modifiers, operands = x.code, instruction.modifiers, instruction.operands
-    m, n = _shape(instruction)
+    m, n, k = _shape(instruction)
     loads, role, width = modifiers[0] == "load", modifiers[1], BYTES[modifiers[-1]]
     target, source = (operands[0], operands[1]) if loads else (operands[1], operands[0])
-    rows, columns = {"a": (m, 16), "b": (16, n)}.get(role, (m, n))
+    rows, columns = {"a": (m, k), "b": (k, n)}.get(role, (m, n))
     registers = elements(target)
-    per_register = 4 // width
+    per_register, whole = max(1, 4 // width), f"i{max(32, 8 * width)}"
     per_lane = len(registers) * per_register
     by_row = "row" in modifiers
     base = address_vector(x, source)
@@ -70,8 +74,8 @@ def _move(x: Lowering, instruction: Instruction) -> None:
     access = helper(x, name, function, *checked)
     element = f"i{8 * width}"
     for number, register in enumerate(registers):
-        bits, known = splat("i32", 0), FULL
-        values = "" if loads else x.get(register, "b32")
+        bits, known = splat(whole, 0), FULL
+        values = "" if loads else x.get(register, f"b{whole[1:]}")
         for part in range(per_register):
             cells = [(per_lane * lane + number * per_register + part) % (rows * columns) for lane in range(32)]
             major = [cell // columns if by_row else cell % columns for cell in cells]
@@ -81,17 +85,17 @@ def _move(x: Lowering, instruction: Instruction) -> None:
             place = code.op("mul", vec("i64"), place, splat("i64", width))
             place = code.op("add", vec("i64"), base, place)
             code.store(vec("i64"), place, "%W", layout.W_ADDRESS, 64)
-            shift = splat("i32", 8 * width * part)
+            shift = splat(whole, 8 * width * part)
             if loads:
                 call_helper(x, access)
                 value = code.load(vec(element), "%W", layout.W_DATA, 64)
-                value = x.resize(value, element, "i32")
-                value = code.op("shl", vec("i32"), value, shift) if part else value
-                bits = code.op("or", vec("i32"), bits, value)
+                value = x.resize(value, element, whole)
+                value = code.op("shl", vec(whole), value, shift) if part else value
+                bits = code.op("or", vec(whole), bits, value)
                 known = code.mask_and(known, code.load("i32", "%W", layout.W_DEFINED, 4))
                 continue
-            value = code.op("lshr", vec("i32"), values, shift) if part else values
-            code.store(vec(element), x.resize(value, "i32", element), "%W", layout.W_DATA, 64)
+            value = code.op("lshr", vec(whole), values, shift) if part else values
+            code.store(vec(element), x.resize(value, whole, element), "%W", layout.W_DATA, 64)
             defined = x.defined_of(register)
             code.store("i32", defined, "%W", layout.W_DEFINED, 4)
             outside = call_helper(x, access)
@@ -107,74 +111,55 @@ def _move(x: Lowering, instruction: Instruction) -> None:
     code.store("i64", code.op("add", "i64", before, one), counters, requests, 8)
 
 
-def _put(x: Lowering, area: int, masks: int, registers: tuple[Operand | None, ...]) -> str:
-    """Stores registers, and their defined masks at `masks` (0: nowhere); returns the AND of these."""
-    code, known = x.code, FULL
-    for index, register in enumerate(registers):
-        value = x.of_group("i32", x.get(register, "b32"))
-        code.store(vec("i32"), value, "%W", area + 128 * index, 64)
-        defined = x.defined_of(register)
-        known = code.mask_and(known, defined)
-        if masks:
-            code.store("i32", defined, "%W", masks + 4 * index, 4)
-    return known
-
-
 def _multiply(x: Lowering, instruction: Instruction) -> None:
-    code, modifiers = x.code, instruction.modifiers
-    m, n = _shape(instruction)
-    types = [t for t in modifiers if t in BYTES]
+    m, n, k = _shape(instruction)
+    types = [t for t in instruction.modifiers if t in BYTES]
     d_type, a_type, b_type, c_type = types if len(types) == 4 else (types[0], "f16", "f16", types[-1])
     d, a, b, c = (elements(o) for o in instruction.operands)
-    areas = (matrices.WMMA_A, matrices.WMMA_B, matrices.WMMA_C)
-    known = FULL
-    for index, (area, registers) in enumerate(zip(areas, (a, b, c), strict=True)):
-        masks = matrices.WMMA_KNOWN + 64 * index if x.frame.checks.uninitialized else 0
-        known = code.mask_and(known, _put(x, area, masks, registers))
-    per_a, per_b = (len(r) * 4 // BYTES[a_type] for r in (a, b))
-    if d_type == "s32":
-        signs = (int(a_type == "s8"), int(b_type == "s8"), int("satfinite" in modifiers))
-        call_helper(x, helper(x, "wmma_integers", "wmma_integers", m, n, *signs))
+    per_a, per_b = (len(r) * max(1, 4 // BYTES[a_type]) for r in (a, b))
+    if d_type == "f64":
+        values = multiply_doubles(x, a, b, c, lambda k, column: 8 * k + column)
     else:
-        _tiles(x, m, n, Multiply(a_type, 16, d_type, c_type, tensor_core(x.frame.arch)), per_a, per_b)
+        for area, registers in ((matrices.WMMA_A, a), (matrices.WMMA_B, b), (matrices.WMMA_C, c)):
+            put_registers(x, area, registers)
+        if d_type == "s32":
+            signs = (int(a_type == "s8"), int(b_type == "s8"), int("satfinite" in instruction.modifiers))
+            call_helper(x, helper(x, "wmma_integers", "wmma_integers", m, n, *signs))
+        else:
+            _tiles(x, m, n, variant(x.frame.arch, (a_type, b_type), k, d_type, c_type), BYTES[a_type], per_a, per_b)
+        values = take_registers(x, matrices.WMMA_D, len(d))
+    widths = (min(4, BYTES[kind]) for kind in (a_type, c_type, d_type))
+    masks = _defined(x, (a, b, c), len(d), (m, n, k, per_a, per_b, *widths))
+    write_results(x, instruction, values, masks)
+
+
+def _defined(x: Lowering, operands: tuple[Operands, ...], count: int, sizes: tuple[int, ...]) -> list[str]:
+    """Defined lanes of the registers of D; `sizes` as in `wmma_known`."""
+    code, known = x.code, FULL
+    for index, registers in enumerate(operands):
+        for number, register in enumerate(registers):
+            defined = known_lanes(x, (register,))
+            known = code.mask_and(known, defined)
+            if x.frame.checks.uninitialized:
+                code.store("i32", defined, "%W", matrices.WMMA_KNOWN + 64 * index + 4 * number, 4)
     if known == FULL:
-        masks_of_d = [FULL] * len(d)
-    else:
-        sizes = (m, n, per_a, per_b, BYTES[a_type], BYTES[c_type], BYTES[d_type])
-        code.store("<16 x i32>", splat("i32", -1), "%W", matrices.WMMA_KNOWN + 192, 64)
-        vague, sure = code.fresh("vague"), code.fresh("sure")
-        code.branch(code.v(f"icmp ne i32 {known}, -1"), vague, sure, likely=False)
-        code.start(vague)
-        call_runtime(x, "wmma_known", "%Wi", *sizes)
-        code.goto(sure)
-        code.start(sure)
-        masks_of_d = [code.load("i32", "%W", matrices.WMMA_KNOWN + 192 + 4 * i, 4) for i in range(len(d))]
-    for index, register in enumerate(d):
-        if not isinstance(register, Register):
-            raise refuse(instruction)
-        x.put(register, code.load(vec("i32"), "%W", matrices.WMMA_D + 128 * index, 64), masks_of_d[index])
+        return [FULL] * count
+    code.store("<16 x i32>", splat("i32", -1), "%W", matrices.WMMA_KNOWN + 192, 64)
+    vague, sure = code.fresh("vague"), code.fresh("sure")
+    code.branch(code.v(f"icmp ne i32 {known}, -1"), vague, sure, likely=False)
+    code.start(vague)
+    call_runtime(x, "wmma_known", "%Wi", *sizes)
+    code.goto(sure)
+    code.start(sure)
+    return [code.load("i32", "%W", matrices.WMMA_KNOWN + 192 + 4 * i, 4) for i in range(count)]
 
 
-def _tiles(x: Lowering, m: int, n: int, variant: Multiply, per_a: int, per_b: int) -> None:
-    """D tile by tile, each by one m16n8k16."""
-    code = x.code
-    x.frame.multiplies[variant.name] = variant
-    function = runtime.prefix() + variant.name
-    code.declared.add(f"declare i64 @{function}(ptr)")
+def _tiles(x: Lowering, m: int, n: int, tile: Multiply, width: int, per_a: int, per_b: int) -> None:
+    """D tile by tile, each by one m16n8k16 (tf32: m16n8k8)."""
     for row in range(0, m, 16):
         for column in range(0, n, 8):
-            fill = (m, n, row, column, per_a, per_b, int(variant.c_format == "f32"))
+            fill = (m, n, tile.k, row, column, width, per_a, per_b, int(tile.c_format == "f32"))
             call_helper(x, helper(x, "wmma_fill", "wmma_fill", *fill))
-            code.call(function, "i64", ("ptr", code.at("%W", layout.W_MMA)))
-            take = (m, n, row, column, int(variant.d_format == "f32"))
+            call_variant(x, tile)
+            take = (m, n, row, column, int(tile.d_format == "f32"))
             call_helper(x, helper(x, "wmma_take", "wmma_take", *take))
-
-
-def multiply_integers(x: Lowering, instruction: Instruction, shape: str, kinds: tuple[str, str]) -> None:
-    """mma.sync.m8n8k16, m16n8k16 or m16n8k32 of s8 and u8."""
-    m, depth = int(shape[1 : shape.index("n")]), int(shape[shape.index("k") + 1 :])
-    a, b, c = (elements(o) for o in instruction.operands[1:4])
-    for area, registers in ((matrices.A_AREA, a), (matrices.B_AREA, b), (matrices.C_AREA, c)):
-        _put(x, area, 0, registers)
-    signs = (int(kinds[0] == "s8"), int(kinds[1] == "s8"), int("satfinite" in instruction.modifiers))
-    call_helper(x, helper(x, "mma_integers", "mma_integers", m, depth, *signs))

@@ -128,7 +128,8 @@ def _sparse(
 
     def positions(warp: Warp) -> tuple[Lanes, Flags]:
         """Column of B for each of the K/2 stored elements of each row, and whether the metadata is defined."""
-        word, known = words(warp), defined(warp, word_rows)
+        word = np.where(warp.alive, words(warp), U(0))
+        known = defined(warp, word_rows) | ~warp.alive
         columns = np.zeros((16, k // 2), np.int64)
         sure = np.ones(16, bool)
         for row in range(16):
