@@ -91,6 +91,10 @@ def _check_array(number: int, array: NDArray[Any], parameter: Variable) -> None:
         )
     if array.dtype.hasobject:
         raise LaunchError(f"argument {number} is an array of Python objects; use a numeric dtype")
+    if array.dtype != array.dtype.newbyteorder("<"):
+        raise LaunchError(
+            f"argument {number} is big-endian, GPUs are not; pass array.astype(array.dtype.newbyteorder('<'))"
+        )
     if not array.flags.c_contiguous:
         raise LaunchError(f"argument {number} is not C-contiguous; pass numpy.ascontiguousarray(...) of it")
 

@@ -119,8 +119,10 @@ def dimensions(parts: list[Any]) -> int | None:
     count: int | None = 1
     for part in parts:
         if isinstance(part, Tree) and part.data == "dimension":
-            size = part.children[0]
-            count = None if size is None or count is None else count * integer(cast(Token, size))
+            size = cast("Token | None", part.children[0])
+            if size is not None and integer(size) < 0:
+                raise PtxError(f"an array of {size} elements", size.line or 0, size.column or 0)
+            count = None if size is None or count is None else count * integer(size)
     return count
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
+from operator import index
 
 KIBI = 1024
 STATIC_SHARED = 48 * KIBI
@@ -45,12 +47,14 @@ def limits(arch: str) -> Limits:
 
 def dimensions(what: str, value: int | tuple[int, ...], maximum: tuple[int, int, int]) -> tuple[int, int, int]:
     """A grid or block size as three numbers, each checked."""
-    given = (value,) if isinstance(value, int) else tuple(value)
+    if not isinstance(value, Integral | tuple | list):
+        raise LaunchError(f"{what} {value!r} is not a whole number, nor one to three of them")
+    given = (value,) if isinstance(value, Integral) else tuple(value)
     if not 1 <= len(given) <= 3:
         raise LaunchError(f"{what} has {len(given)} dimensions; give one to three")
     try:
-        full = [int(number) for number in (*given, 1, 1)][:3]
-    except (TypeError, ValueError):
+        full = [index(number) for number in (*given, 1, 1)][:3]
+    except TypeError:
         raise LaunchError(f"{what} {value!r} is not made of whole numbers") from None
     for axis, number, most in zip("xyz", full, maximum, strict=True):
         if not 1 <= number <= most:
@@ -74,6 +78,8 @@ def check_launch(
         raise LaunchError(f"the kernel requires blocks of {required} (.reqntid), not {block}")
     if maximum is not None and threads > maximum[0] * maximum[1] * maximum[2]:
         raise LaunchError(f"a block of {threads} threads; the kernel was compiled for at most {maximum} (.maxntid)")
+    if not isinstance(dynamic_shared, Integral):
+        raise LaunchError(f"shared_bytes is {dynamic_shared!r}; give a whole number of bytes")
     if dynamic_shared < 0:
         raise LaunchError(f"shared_bytes is {dynamic_shared}; it cannot be negative")
     if static_shared > STATIC_SHARED and dynamic_shared == 0:

@@ -183,7 +183,9 @@ def load(ptx_text: str, arch: str = "sm_80") -> Module:
     not run on `arch`, and `LaunchError` for an architecture that is not simulated.
     """
     limits(arch)
-    program = parse(resolve_indirect_calls(ptx_text))
+    if not isinstance(ptx_text, str):
+        raise TypeError(f"PTX is text, not {type(ptx_text).__name__}; of a file, pass Path(...).read_text()")
+    program = parse(resolve_indirect_calls(ptx_text.removeprefix("\ufeff")))
     _check_target(program, arch)
     return Module(program, arch)
 

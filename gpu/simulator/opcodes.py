@@ -359,6 +359,10 @@ def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | 
     return None
 
 
+_ARITHMETIC = frozenset({"add", "sub", "mul", "mad", "div", "abs", "neg", "min", "max", "setp", "set"})
+_OF_FLOATS = frozenset({*ROUNDS.split(), "ftz", "approx", "full", "NaN", "xorsign"})
+
+
 def _mismatch(row: Opcode, modifiers: tuple[str, ...]) -> str | None:
     """Why these modifiers do not go together, or None."""
     kinds = [modifier for modifier in modifiers if modifier in row.types]
@@ -377,6 +381,9 @@ def _mismatch(row: Opcode, modifiers: tuple[str, ...]) -> str | None:
             return f"'{opcode}': 8-bit floats come from .f32 or .f16x2 and go to .f16x2, with .rn"
         if ("satfinite" in modifiers) != (kinds[0] in EIGHT_BIT_PAIRS):
             return f"'{opcode}': conversions to 8-bit floats need .satfinite, those from them have none"
+    wrong = next((m for m in modifiers if m in _OF_FLOATS), None)
+    if row.name in _ARITHMETIC and wrong is not None and not is_float:
+        return f"'{opcode}': .{wrong} is for floating-point numbers"
     if row.name == "prmt" and modifiers[0] != "b32":
         return f"'{opcode}': prmt has its type before its mode"
     if row.name in ("bar", "barrier"):

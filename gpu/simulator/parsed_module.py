@@ -48,6 +48,8 @@ class Module:
             if isinstance(item, Token):
                 if item.type == "VERSION":
                     version = item.split()[1]
+                elif item.type == "ADDRESS_SIZE" and item.split()[1] != "64":
+                    raise PtxError("addresses have 64 bits in what is simulated", item.line or 0, item.column or 0)
                 elif item.type == "TARGET":
                     target = re.split(r"[\s,/]+", item.strip())[1]
             elif item.data == "declaration":
@@ -56,6 +58,8 @@ class Module:
                 functions.append(item)
                 name, _, _ = heading(item)
                 self.scope.names.setdefault(str(name), FunctionName(str(name)))
+        if not version:
+            raise PtxError("PTX starts with .version, which is missing here", 1, 1)
         for function in functions:
             if any(isinstance(child, Tree) and child.data == "body" for child in function.children):
                 kernel = Body(self, function).build()

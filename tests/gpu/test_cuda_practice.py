@@ -56,6 +56,19 @@ def test_lanes_that_spin_stand_back_in_both_engines(name):
     assert arrays[1].tolist() == expected
 
 
+def test_groups_of_a_partial_warp_part_at_a_rendezvous():
+    """Sixteen lanes come to the shuffle together and leave it as groups of eight: none of them starts anew."""
+    source = """(int* count, int* o) {
+  int t = threadIdx.x;
+  atomicAdd(count, 1);
+  o[t] = __shfl_up_sync(0xffu << (t & 24), t, 1, 8);
+}"""
+    arrays, report = both(K + source, zeros(1), zeros(16), block=16)
+    assert report.ok, report
+    assert arrays[0].tolist() == [16]
+    assert arrays[1].tolist() == [t - (t % 8 > 0) for t in range(16)]
+
+
 def test_128_bit_division():
     """NVIDIA's expansion reads the carry of a subtraction with addc."""
     low, high, by = np.random.default_rng(0).integers(1, 2**63, (3, 32)).astype(np.uint64)

@@ -232,9 +232,9 @@ PROGRAMS = {
     ),
     "printf": Program(
         "#include <cstdio>\n" + K + '(int* c) { if (threadIdx.x < 2) printf("%d %5.2f %s %c\\n", threadIdx.x, 1.5, "hi", 65);'
-        "c[threadIdx.x] = 1; }",
+        'c[threadIdx.x] = threadIdx.x == 2 ? printf("%s %*d\\n", (char*)0, 3, 7) : 1; }',
         (np.zeros(32, np.int32),),
-        lambda c: np.ones(32),
+        lambda c: np.where(np.arange(32) == 2, 3, 1),
         native=False,
     ),
     "atomics of every width": Program(
@@ -310,7 +310,7 @@ def test_programs(name, arch):
     assert report.ok, report
     np.testing.assert_array_equal(arrays[-1], p.expected(*p.arguments))
     if name == "printf":
-        assert report.printed == "0  1.50 hi A\n1  1.50 hi A\n"
+        assert report.printed == "0  1.50 hi A\n1  1.50 hi A\n(null)   7\n"
 
 
 def test_recursion_that_is_too_deep_says_so():

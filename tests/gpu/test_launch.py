@@ -52,6 +52,7 @@ REFUSED_ARGUMENTS = {
     "too large": ((1 << 64, np.zeros(4)), "out of range"),
     "empty of a number": ((simulator.empty(3), np.zeros(4)), "marks a NumPy array"),
     "text": (("x", np.zeros(4)), "wants an integer"),
+    "big-endian": ((np.zeros(4, ">i4"), np.zeros(4)), "argument 0 is big-endian"),
 }
 
 
@@ -138,6 +139,11 @@ def test_read_only_arrays_may_be_read():
         (0, 1, {}, "grid.x is 0"),
         ((1, 70000), 1, {}, "grid.y is 70000"),
         ((1, 1, 1, 1), 1, {}, "4 dimensions"),
+        (1.5, 1, {}, "grid 1.5 is not a whole number"),
+        (1, (2.0, 1), {}, r"block \(2.0, 1\) is not made of whole numbers"),
+        ("2", 1, {}, "grid '2' is not a whole number"),
+        (None, 1, {}, "grid None is not a whole number"),
+        (1, 1, {"shared_bytes": 1.5}, "shared_bytes is 1.5"),
         (1, 1, {"shared_bytes": 164 * 1024}, "sm_80 has 166912"),
         (1, 1, {"shared_bytes": -1}, "negative"),
         (1, 1, {"engine": "fast"}, "engine is 'fast'"),
@@ -149,6 +155,11 @@ def test_impossible_launches_are_refused(grid, block, options, message):
     with pytest.raises(simulator.LaunchError, match=message) as caught:
         kernel().launch(grid, block, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_sizes_may_be_integers_of_numpy():
+    report = kernel().launch(np.int64(2), (np.int32(3), 1), shared_bytes=np.int64(16), engine="interpreter")
+    assert (report.grid, report.block) == ((2, 1, 1), (3, 1, 1))
 
 
 @pytest.mark.parametrize(("arch", "kilobytes"), [("sm_80", 163), ("sm_86", 99), ("sm_89", 99), ("sm_90", 227)])

@@ -139,6 +139,9 @@ REFUSED = {
     "barrier.red %r1, 0, %p1;": (".red needs one of .popc, .and, .or", 6),
     "mov.u32 %r1, " + "9" * 5000 + ";": ("has 5000 digits", 6),
     ".local .b8 big[2000000000];": ("takes 2000000000 bytes; at most", 6),
+    ".shared .b8 s[-4][-4];": ("an array of -4 elements", 6),
+    "mul.ftz.lo.s64 %rd1, %rd2, %rd3;": (".ftz is for floating-point numbers", 6),
+    "add.rn.u32 %r1, %r2, %r3;": (".rn is for floating-point numbers", 6),
 }
 
 
@@ -162,6 +165,16 @@ def test_truncated_text_and_recursive_entries_are_refused():
         parse(HEAD + ".func f()\n{\n.shared .b32 x;\ncall f, ();\nret;\n}\n")
     with pytest.raises(PtxError, match="called but not defined"):
         simulator.load(entry("call mystery, ();", head=".extern .func mystery();"))
+
+
+def test_the_head_of_a_module():
+    assert set(simulator.load("\ufeff" + entry("").replace("\n", "\r\n"))) == {"k"}
+    with pytest.raises(PtxError, match=r"starts with \.version"):
+        simulator.load(" \n")
+    with pytest.raises(PtxError, match="line 3, column 1: addresses have 64 bits"):
+        simulator.load(entry("").replace(".address_size 64", ".address_size 32"))
+    with pytest.raises(TypeError, match="PTX is text, not bytes"):
+        simulator.load(entry("").encode())
 
 
 def test_deep_nesting_is_refused():

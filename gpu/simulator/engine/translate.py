@@ -279,6 +279,7 @@ class Translation(Leaving):
         mask = code.v("load i32, ptr %mask")
         go, wait = f"go_{block.number}", f"wait_{block.number}"
         if is_masked_sync(instruction):
+            self.store_pc(mask, splat("i32", block.number))  # who came alone may have to wait here, or part
             lowering = Lowering(self.frame, code, mask, set())
             passing = warps.gather(lowering, instruction, block, self)
         else:

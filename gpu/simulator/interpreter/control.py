@@ -200,13 +200,14 @@ FORMAT = re.compile(r"%([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?(hh|h|ll|l|z|j|t)?([dio
 
 
 def _vprintf(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, index: int) -> None:
-    """printf(format, arguments): 4-byte values, or 8-byte ones aligned to 8."""
+    """printf(format, arguments): 4-byte values, or 8-byte ones aligned to 8; returns how many it took."""
     text = _text(machine, warp, lane, _argument(machine, place, call, warp, lane, 0))
     arguments = _argument(machine, place, call, warp, lane, 1)
-    position = 0
+    position = taken = 0
 
     def take(size: int) -> bytes:
-        nonlocal position
+        nonlocal position, taken
+        taken += 1
         position = -(-position // size) * size
         data = _bytes(machine, warp, lane, arguments + position, size)
         position += size
@@ -225,7 +226,8 @@ def _vprintf(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, 
             value: Any = struct.unpack("<d", take(8))[0]
             return str((spec + letter) % value if letter not in "aA" else value.hex())
         if letter == "s":
-            return (spec + "s") % _text(machine, warp, lane, int.from_bytes(take(8), "little"))
+            address = int.from_bytes(take(8), "little")
+            return (spec + "s") % (_text(machine, warp, lane, address) if address else "(null)")
         if letter == "p":
             return hex(int.from_bytes(take(8), "little"))
         if letter == "c":
@@ -238,7 +240,7 @@ def _vprintf(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, 
     result = call.results[0] if call.results else None
     if isinstance(result, Variable):
         start = int(warp.threads[lane]) * warp.block.param_bytes + place.address(result)
-        warp.block.param[start : start + 4] = 0
+        warp.block.param[start : start + 4] = np.frombuffer(struct.pack("<i", taken), np.uint8)
         warp.block.param_defined[start : start + 4] = 1
 
 
