@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from loadsparse.gpu.simulator.limits import LaunchError
 from loadsparse.gpu.simulator.program import WIDTH, Kernel, Variable
-from loadsparse.gpu.simulator.request import ALLOCATION_BITS, FIRST_ARRAY, Allocation
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, DEFINED, FIRST_ARRAY, Allocation
 
 STRUCTURE_MEND = "pass bytes or one structured element (an array without dimensions, or array[0])"
 
@@ -132,7 +132,7 @@ def _allocate(bound: Bound, arrays: list[tuple[int, NDArray[Any], bool]]) -> dic
             if array.nbytes:
                 allocation.data[stretch] = array.reshape(-1).view(np.uint8)
             if allocation.defined is not None and not marked:
-                allocation.defined[stretch] = 1
+                allocation.defined[stretch] = DEFINED
             bound.views.append((array, allocation, offset))
             addresses[number] = (device << ALLOCATION_BITS) + offset
         bound.allocations[device] = allocation

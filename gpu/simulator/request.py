@@ -16,6 +16,9 @@ ALLOCATION_BITS = 36
 NULL, SHARED, LOCAL, CONSTANT, PARAM, GRID_WORKSPACE, FIRST_ARRAY = 0, 1, 2, 3, 4, 5, 16
 """Allocation numbers of the windows; arrays count up from FIRST_ARRAY."""
 
+DEFINED = 0xFF
+"""The defined bits of a byte that is wholly defined."""
+
 QUANTUM = 20_000
 """Warp instructions after which a backward branch ends a warp's turn."""
 
@@ -54,7 +57,7 @@ class Checks:
 
 @dataclass(slots=True)
 class Allocation:
-    """`data` is a 1-D uint8 array; `defined` one uint8 (0 or 1) per byte, or None when every byte is defined."""
+    """`data` is a 1-D uint8 array; `defined` has the defined bits of each byte, or is None when all bits are."""
 
     number: int
     name: str

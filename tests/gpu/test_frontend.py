@@ -27,7 +27,7 @@ def test_memory_is_undefined_until_it_is_written() -> None:
     allocation = memory.allocations[address >> 36]
     assert not allocation.defined.any()
     memory.write(address + 4, np.arange(8, dtype=np.uint8))
-    assert allocation.defined.tolist() == [0] * 4 + [1] * 8 + [0] * 4
+    assert allocation.defined.tolist() == [0] * 4 + [255] * 8 + [0] * 4
     other = memory.allocate(16)
     memory.copy(other, address, 16)
     assert memory.allocations[other >> 36].defined.tolist() == allocation.defined.tolist()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from loadsparse.gpu.simulator.engine import layout as L
 from loadsparse.gpu.simulator.engine.copies import pending_access, pending_near, pending_source
 from loadsparse.gpu.simulator.engine.counting import count
-from loadsparse.gpu.simulator.engine.native import ctz, fill, inline, load8, load32, load64, lshr, store32
+from loadsparse.gpu.simulator.engine.native import ctz, fill, inline, load8, load32, load64, smin, store8, store32
 from loadsparse.gpu.simulator.engine.places import (
     admit,
     all_defined,
@@ -46,7 +46,7 @@ def read(
     B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, kind: int, checks: int
 ) -> int:
     """Loads every lane of `mask`; returns the mask of legal lanes."""
-    if one_place(B, W, mask, space, size) == 0:
+    if checks & L.CHECK_FINE or one_place(B, W, mask, space, size) == 0:
         return read_checked(B, W, site, mask, space, size, width, kind, checks)
     data = data_base(B, W, mask, space)
     known = shadow_base(B, W, mask, space, checks)
@@ -108,7 +108,7 @@ def mark_holes(W: int, lane: int, known: int, size: int, width: int) -> int:
     """Clears the lane's defined bit of every element that is not wholly defined."""
     for e in range(size // width):
         for k in range(e * width, e * width + width):
-            if load8(known + k) == 0:
+            if load8(known + k) != 0xFF:
                 place = W + L.W_DEFINED + 4 * e
                 store32(place, load32(place) & ~(1 << lane))
     return 0
@@ -119,7 +119,7 @@ def write(
     B: int, W: int, site: int, mask: int, space: int, size: int, width: int, granule: int, kind: int, checks: int
 ) -> int:
     """Stores every lane of `mask`; returns the mask of legal lanes that reach global memory."""
-    if one_place(B, W, mask, space, size) == 0:
+    if checks & L.CHECK_FINE or one_place(B, W, mask, space, size) == 0:
         return write_checked(B, W, site, mask, space, size, width, kind, checks)
     data = data_base(B, W, mask, space)
     known = shadow_base(B, W, mask, space, checks | L.CHECK_UNINITIALIZED if space == L.GLOBAL else checks)
@@ -154,7 +154,7 @@ def write(
                     break
             put_elements(data + address, W + L.W_DATA + lane * width, size, width)
             if known != 0:
-                fill(known + address, 1, size)
+                fill(known + address, 0xFF, size)
             rest = rest & (rest - 1)
     while rest != 0:
         lane = ctz(rest)
@@ -175,7 +175,7 @@ def write(
         put_elements(data + address, W + L.W_DATA + lane * width, size, width)
         if known != 0:
             if space == L.GLOBAL or (bits >> lane) & 1 != 0:
-                fill(known + address, 1, size)
+                fill(known + address, 0xFF, size)
             else:
                 put_known(W, lane, known + address, size, width)
     count(B, W, site, mask, space, size)
@@ -197,7 +197,7 @@ def put_elements(target: int, place: int, size: int, width: int) -> int:
 def put_known(W: int, lane: int, known: int, size: int, width: int) -> int:
     """Writes the lane's defined bits, element by element."""
     for e in range(size // width):
-        fill(known + e * width, (load32(W + L.W_DEFINED + 4 * e) >> lane) & 1, width)
+        fill(known + e * width, 0xFF * ((load32(W + L.W_DEFINED + 4 * e) >> lane) & 1), width)
     return 0
 
 
@@ -220,6 +220,8 @@ def read_checked(
         if admit(B, site, thread, pointer, address, size, size, checks) == 0:
             for e in range(size // width):
                 poke(W + L.W_DATA + 256 * e + lane * width, width, 0)
+                if checks & L.CHECK_FINE:
+                    poke(W + L.W_KNOWN + 256 * e + lane * width, width, 0)
             continue
         legal = legal | (1 << lane)
         if place == L.SHARED:
@@ -230,13 +232,34 @@ def read_checked(
         if place == L.GLOBAL and checks & L.CHECK_RACES:
             global_read(B, site, thread, address, size, kind)
         bits = shadow(B, W, lane, place, offset, address) if checks & L.CHECK_UNINITIALIZED else 0
+        cell = checks >> L.CHECK_CELL
         for e in range(size // width):
             poke(W + L.W_DATA + 256 * e + lane * width, width, peek(pointer + e * width, width))
-            if bits == 0 or all_defined(bits + e * width, width):
+            if checks & L.CHECK_FINE:
+                known = peek(bits + e * width, width) if bits != 0 else -1
+                poke(W + L.W_KNOWN + 256 * e + lane * width, width, known)
+                if cell != 0 and (place == L.SHARED or place == L.LOCAL):
+                    limit = load64(B + L.B_SHARED_BYTES) if place == L.SHARED else load64(B + L.B_LOCAL_BYTES)
+                    fill_padding(
+                        W + L.W_KNOWN + 256 * e + lane * width, bits - offset, offset + e * width, width, cell, limit
+                    )
+            elif bits == 0 or all_defined(bits + e * width, width):
                 here = W + L.W_DEFINED + 4 * e
                 store32(here, load32(here) | (1 << lane))
     count(B, W, site, legal, space, size)
     return legal
+
+
+def fill_padding(known: int, bits: int, offset: int, width: int, cell: int, limit: int) -> int:
+    """Makes those of `width` bytes defined whose aligned cell has any defined bit; `bits` is the window's shadow."""
+    for k in range(width):
+        first = (offset + k) // cell * cell
+        some = 0
+        for i in range(first, smin(first + cell, limit)):
+            some = some | load8(bits + i)
+        if some != 0:
+            store8(known + k, 0xFF)
+    return 0
 
 
 def write_checked(
@@ -274,7 +297,9 @@ def write_checked(
         for e in range(size // width):
             poke(pointer + e * width, width, peek(W + L.W_DATA + 256 * e + lane * width, width))
             if bits != 0:
-                known = 1 if place == L.GLOBAL else (load32(W + L.W_DEFINED + 4 * e) >> lane) & 1
-                poke(bits + e * width, width, lshr(0x0101010101010101, 64 - 8 * width) * known)
+                known = -((load32(W + L.W_DEFINED + 4 * e) >> lane) & 1)
+                if checks & L.CHECK_FINE:
+                    known = peek(W + L.W_KNOWN + 256 * e + lane * width, width)
+                poke(bits + e * width, width, -1 if place == L.GLOBAL else known)
     count(B, W, site, legal, space, size)
     return outside

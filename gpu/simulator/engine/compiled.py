@@ -82,22 +82,22 @@ _kept: dict[str, Compiled] = {}
 _lock = threading.Lock()
 
 
-def prepare(request: Request) -> Compiled:
-    """Compiled code for a request's kernel, architecture and checks."""
+def prepare(request: Request, fine: bool = False) -> Compiled:
+    """Compiled code for a request's kernel, architecture and checks; `fine`: definedness is followed bit by bit."""
     if llvm.llvm_version_info[0] < OLDEST_LLVM:
         raise Unsupported(f"the LLVM engine needs LLVM {OLDEST_LLVM}: install llvmlite 0.45 or newer")
     identity = (
         hashlib.sha256(request.program.text.encode()).hexdigest(),
         request.kernel.name,
         request.arch,
-        json.dumps(asdict(request.checks)),
+        json.dumps([asdict(request.checks), fine]),
         runtime.engine_hash(),
     )
     name = cache.key(*identity)
     with _lock:
         found = _kept.get(name)
         if found is None:
-            found = _kept[name] = _compile(request, name)
+            found = _kept[name] = _compile(request, name, fine)
             if len(_kept) > 64:
                 _kept.pop(next(iter(_kept)))
         return found
@@ -129,7 +129,7 @@ def _counts(barrier: Instruction) -> bool:
     return len(barrier.operands) > (3 if "red" in barrier.modifiers else 1)
 
 
-def _compile(request: Request, name: str) -> Compiled:
+def _compile(request: Request, name: str, fine: bool) -> Compiled:
     kernel = request.kernel
     if len(kernel.instructions) > MAXIMUM_INSTRUCTIONS:
         raise Unsupported(f"the LLVM engine takes at most {MAXIMUM_INSTRUCTIONS} instructions")
@@ -138,7 +138,7 @@ def _compile(request: Request, name: str) -> Compiled:
     place = layout(request.program, kernel)
     if len(place.functions) > 1:
         raise Unsupported("the LLVM engine does not support calls")
-    translation = Translation(kernel, place, request.checks, request.arch)
+    translation = Translation(kernel, place, request.checks, request.arch, fine)
     full, masked = translation.full_text(), translation.masked_text()
     frame = translation.frame
 

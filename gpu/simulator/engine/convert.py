@@ -35,11 +35,13 @@ def convert(x: Lowering, instruction: Instruction) -> None:
     else:
         bits = _integer_to_integer(x, instruction, value, source, target)
     element = f"i{WIDTH[target]}"
-    destination = instruction.operands[0]
+    destination, holes = instruction.operands[0], x.spread(instruction)
     if isinstance(destination, Register) and WIDTH[destination.type] > WIDTH[target] and target.startswith("s"):
         wide = f"i{WIDTH[destination.type]}"
-        bits, element = x.code.v(f"sext {vec(element)} {bits} to {vec(wide)}"), wide
-    x.put_operand(destination, bits, element, x.defined_of(*instruction.operands[1:]))
+        bits = x.code.v(f"sext {vec(element)} {bits} to {vec(wide)}")
+        holes = None if holes is None else x.code.v(f"sext {vec(element)} {holes} to {vec(wide)}")
+        element = wide
+    x.put_operand(destination, bits, element, x.defined_of(*instruction.operands[1:]), holes)
     return None
 
 

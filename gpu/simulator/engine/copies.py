@@ -126,9 +126,9 @@ def put(B: int, entry: int, checks: int) -> int:
     known = load64(entry + L.Q_DEFINED)
     shadow = load64(B + L.B_SHARED_DEFINED) + target
     if known == 65535 and size == 16:
-        fill(shadow, 1, 16)
+        fill(shadow, 0xFF, 16)
     elif known == 65535:
-        fill(shadow, 1, size)
+        fill(shadow, 0xFF, size)
     else:
         for i in range(size):
             store8(shadow + i, (known >> i) & 1)

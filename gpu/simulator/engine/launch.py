@@ -325,7 +325,7 @@ class Launch:
     def again(self) -> int:
         """Why the launch must run again, 0 if it need not (L.SUSPECTED, ...)."""
         reasons = {int(_state(worker)[L.K_AGAIN // 8]) for worker in self.workers}
-        for reason in (L.EXHAUSTED, L.UNRECORDED, L.SUSPECTED):
+        for reason in (L.EXHAUSTED, L.DOUBTFUL, L.UNRECORDED, L.SUSPECTED):
             if reason in reasons:
                 return reason
         if self.watch.unrecorded():
@@ -400,6 +400,10 @@ def run(request: Request) -> Outcome:
                 recorded |= launch.watch.unrecorded()
             case L.SUSPECTED:
                 exact = True
+            case L.DOUBTFUL:
+                begin = time.perf_counter()
+                compiled = prepare(request, fine=True)
+                translating += time.perf_counter() - begin
             case L.EXHAUSTED:
                 launch.watch.restore()
                 raise LaunchError(EXHAUSTED)

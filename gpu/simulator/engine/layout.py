@@ -103,8 +103,9 @@ WORKER_BYTES = 256
 K_FIRST_WRITE, K_MORE: callbacks when allocation K_ARGUMENT is written for the first time, and when records need
 K_ARGUMENT bytes.  K_HALT points to a word that all workers share: no further block is started."""
 
-# K_AGAIN: why the launch must run again (the filter suspects a race; reads were not recorded) or cannot go on
-SUSPECTED, UNRECORDED, EXHAUSTED = 1, 2, 3
+# K_AGAIN: why the launch must run again (the filter suspects a race; reads were not recorded; a register that is not
+# wholly defined reached a use) or cannot go on
+SUSPECTED, UNRECORDED, EXHAUSTED, DOUBTFUL = 1, 2, 3, 4
 
 # warp
 W_PC = 0
@@ -126,11 +127,13 @@ W_SCRATCH = 3968
 W_MATRIX_DEFINED = 12288
 W_ARRIVALS = 12800
 W_ARRIVED_AT = 12864
-W_REGISTERS = 12928
+W_KNOWN = 12928
+W_REGISTERS = 13952
 """W_BARRED: lanes that wait at `barrier.sync 0` for the rest of their warp; W_STEPPED: the warp's clock;
 W_ASIDE: lanes that stand back because their loop or sleep ended a turn.
 W_ARRIVALS, W_ARRIVED_AT: for each barrier the lanes that came, and when they did not wait.
-W_DATA: up to 4 elements of 32 lanes, 256 bytes apart; W_DEFINED: their masks; W_SCRATCH: bank and segment lists."""
+W_DATA: up to 4 elements of 32 lanes, 256 bytes apart; W_DEFINED: their masks;
+W_KNOWN: in the fine form, their defined bits; W_SCRATCH: bank and segment lists."""
 
 POLL_INTERVAL = 10_000_000
 """Thread instructions between two looks for signals, where the calling thread itself runs native code."""
@@ -212,4 +215,6 @@ OFFSET_MASK = (1 << 36) - 1
 ALLOCATION_SHIFT = 36
 
 # bits of the checks that a run-time function is specialised for
-CHECK_BOUNDS, CHECK_ALIGNMENT, CHECK_UNINITIALIZED, CHECK_RACES, CHECK_PENDING = 1, 2, 4, 8, 16
+CHECK_BOUNDS, CHECK_ALIGNMENT, CHECK_UNINITIALIZED, CHECK_RACES, CHECK_PENDING, CHECK_FINE = 1, 2, 4, 8, 16, 32
+CHECK_CELL = 6
+"""CHECK_FINE: loads and stores exchange defined bits; the bits from CHECK_CELL on: bytes of the cells of padding, or 0."""

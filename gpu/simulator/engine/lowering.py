@@ -50,6 +50,10 @@ Lowerer = Callable[["Lowering", Instruction], None]
 TABLE: dict[str, Lowerer] = {}
 
 
+SPREADS: dict[str, Callable[[Lowering, Instruction], str | None]] = {}
+"""How holes (bits that are not defined) spread through an instruction, where one does not make its result undefined."""
+
+
 def lowers(*names: str) -> Callable[[Lowerer], Lowerer]:
     """Registers the lowering of opcodes."""
 
@@ -75,6 +79,11 @@ class Frame:
     defined_slots: dict[int, int]
     helpers: dict[str, str] = field(default_factory=dict)
     """IR of the helper functions that the kernel needs, by name."""
+    fine: bool = False
+    """Definedness is followed bit by bit, not register by register."""
+    carried: frozenset[int] = frozenset()
+    """Loads that may carry padding along, in cells of so many bytes."""
+    cell: int = 1
     called: set[str] = field(default_factory=set)
     """Those that the form being emitted calls."""
     multiplies: dict[str, Multiply] = field(default_factory=dict)
@@ -108,6 +117,8 @@ class Lowering:
         self.live_out = live_out
         self.values: dict[int, str] = {}
         self.defined: dict[int, str] = {}
+        self.holes: dict[int, str] = {}
+        """Of registers (not predicates) in the fine form: the bits that are not defined."""
         self.bad_guard = "0"
         self.carry = ""
         """Carry flags (<32 x i1>) that this block has set so far, if any."""
@@ -133,12 +144,63 @@ class Lowering:
         """i32 mask of the lanes in which a register is defined."""
         if not self.frame.checks.uninitialized or register.index not in self.frame.flow.maybe_undefined:
             return FULL
+        if self.frame.fine and register.type != "pred":
+            element = element_of(register)
+            holes = self.holes_of_register(register)
+            return (
+                FULL
+                if holes == splat(element, 0)
+                else self.code.bits(self.code.v(f"icmp eq {vec(element)} {holes}, zeroinitializer"))
+            )
         mask = self.defined.get(register.index)
         if mask is None:
             offset = self.frame.defined_slots.get(register.index)
             mask = self.code.load("i32", "%W", offset, 4) if offset is not None else "0"
             self.defined[register.index] = mask
         return mask
+
+    def holes_of_register(self, register: Register) -> str:
+        """The bits of a register that are not defined; memory holds those that are, so that fresh memory is undefined."""
+        element, index = element_of(register), register.index
+        if not self.frame.checks.uninitialized or index not in self.frame.flow.maybe_undefined:
+            return splat(element, 0)
+        if element == "i1":
+            return self.code.op("xor", vec("i1"), self.code.flags(self.defined_register(register)), splat("i1", 1))
+        holes = self.holes.get(index)
+        if holes is None:
+            offset = self.frame.defined_slots.get(index)
+            known = self.code.load(vec(element), "%W", offset, 64) if offset is not None else splat(element, 0)
+            holes = self.holes[index] = self.code.op("xor", vec(element), known, splat(element, -1))
+        return holes
+
+    def holes_of(self, operand: Operand | None, type_: str) -> str:
+        """The bits of an operand, as wide as `type_`, that are not defined (fine form)."""
+        element = f"i{WIDTH[type_]}"
+        match operand:
+            case Register():
+                return self.resize(self.holes_of_register(operand), element_of(operand), element)
+            case Negated(register=register):
+                return self.holes_of_register(register)
+            case Address(base=Register() as register):
+                bad = self.code.flags(self.code.v(f"xor i32 {self.defined_register(register)}, -1"))
+                return self.code.v(f"sext {vec('i1')} {bad} to {vec(element)}")
+            case Vector(elements=elements):
+                part = WIDTH[type_] // len(elements)
+                return self.pack([self.holes_of(e, f"b{part}") for e in elements], part)
+        return splat(element, 0)
+
+    def missing_lanes(self, operand: Operand | None, type_: str) -> str:
+        """Flags of the lanes in which any bit of an operand is not defined (fine form)."""
+        element = f"i{WIDTH[type_]}"
+        holes = self.holes_of(operand, type_)
+        if holes == splat(element, 0):
+            return splat("i1", 0)
+        return holes if element == "i1" else self.code.v(f"icmp ne {vec(element)} {holes}, zeroinitializer")
+
+    def spread(self, instruction: Instruction) -> str | None:
+        """Holes of a result, in the fine form and where the instruction has a rule for them."""
+        rule = SPREADS.get(instruction.name)
+        return rule(self, instruction) if rule is not None and self.frame.fine else None
 
     def defined_of(self, *operands: Operand | None) -> str:
         """AND of the defined masks of operands."""
@@ -276,8 +338,10 @@ class Lowering:
 
     # results
 
-    def put(self, register: Register, value: str, defined: str) -> None:
-        """Writes a register in the active lanes; `value` has the register's own width."""
+    def put(self, register: Register, value: str, defined: str, holes: str | None = None) -> None:
+        """Writes a register in the active lanes; `value` has the register's own width, and so have `holes`, which in
+        the fine form take the place of `defined`.
+        """
         element = element_of(register)
         index = register.index
         partial = self.mask != self.group_mask
@@ -292,7 +356,13 @@ class Lowering:
                 self.code.store("i32", self.code.bits(value), "%W", offset, 4)
             else:
                 self.code.store(vec(element), value, "%W", offset, 64)
-        if self.frame.checks.uninitialized and index in self.frame.flow.maybe_undefined:
+        if not self.frame.checks.uninitialized or index not in self.frame.flow.maybe_undefined:
+            return
+        if self.frame.fine and element != "i1":
+            self._put_holes(register, holes, defined, partial or (kept and self.mask != FULL))
+        else:
+            if holes is not None:
+                defined = self.code.bits(self.code.op("xor", vec("i1"), holes, splat("i1", 1)))
             if partial or (kept and self.mask != FULL):
                 defined = self.code.mask_blend(self.mask, defined, self.defined_register(register))
             self.defined[index] = defined
@@ -300,25 +370,48 @@ class Lowering:
             if kept and offset is not None:
                 self.code.store("i32", defined, "%W", offset, 4)
 
-    def put_operand(self, operand: Operand | None, value: str, element: str, defined: str) -> None:
+    def _put_holes(self, register: Register, holes: str | None, defined: str, blended: bool) -> None:
+        code, element, index = self.code, element_of(register), register.index
+        if holes is None and defined == FULL:
+            holes = splat(element, 0)
+        elif holes is None:
+            holes = code.select(code.flags(defined), element, splat(element, 0), splat(element, -1))
+        if blended:
+            holes = code.select(code.flags(self.mask), element, holes, self.holes_of_register(register))
+        self.holes[index] = holes
+        offset = self.frame.defined_slots.get(index)
+        if index in self.live_out and offset is not None:
+            code.store(vec(element), code.op("xor", vec(element), holes, splat(element, -1)), "%W", offset, 64)
+
+    def put_operand(
+        self, operand: Operand | None, value: str, element: str, defined: str, holes: str | None = None
+    ) -> None:
         """Writes a destination operand (a register, `_`, or {low, high} of a wide value), resizing."""
         if isinstance(operand, Register):
-            self.put(operand, self.resize(value, element, element_of(operand)), defined)
+            target = element_of(operand)
+            holes = None if holes is None else self.resize(holes, element, target)
+            self.put(operand, self.resize(value, element, target), defined, holes)
         elif isinstance(operand, Vector):
             width = int(element[1:]) // len(operand.elements)
             for index, part in enumerate(operand.elements):
                 if part is not None:
-                    moved = self.code.op("lshr", vec(element), value, splat(element, width * index)) if index else value
-                    self.put_operand(part, self.resize(moved, element, f"i{width}"), f"i{width}", defined)
+                    missing = None if holes is None else self.part(holes, element, index, width)
+                    self.put_operand(part, self.part(value, element, index, width), f"i{width}", defined, missing)
         elif operand is not None:
             raise Unsupported(f"the LLVM engine cannot write operand {operand!r}")
+
+    def part(self, value: str, element: str, index: int, width: int) -> str:
+        """Bits [index width, (index + 1) width) of a vector."""
+        moved = self.code.op("lshr", vec(element), value, splat(element, width * index)) if index else value
+        return self.resize(moved, element, f"i{width}")
 
     def put_result(self, instruction: Instruction, value: str, defined: str | None = None) -> None:
         """Writes the one destination register of an instruction; by default defined where all sources are."""
         destination = written(instruction)[0]
+        holes = self.spread(instruction) if defined != FULL else None
         if defined is None:
             defined = self.defined_of(*instruction.operands[1:])
-        self.put(destination, value, defined)
+        self.put(destination, value, defined, holes)
 
     def move(self, instruction: Instruction) -> None:
         """mov (scalars, vector pack and unpack, addresses of variables) and cvta."""
@@ -330,7 +423,8 @@ class Lowering:
             value, element = self.get(source, type_), f"i{WIDTH[type_]}"
         else:
             value, element = self.get(source, type_), f"i{WIDTH[type_]}"
-        self.put_operand(target, value, element, self.defined_of(source))
+        holes = self.holes_of(source, type_) if self.frame.fine and instruction.name == "mov" else None
+        self.put_operand(target, value, element, self.defined_of(source), holes)
 
     def _cvta(self, instruction: Instruction) -> tuple[str, str]:
         """Generic addresses carry the window's allocation number; window offsets do not."""

@@ -101,6 +101,11 @@ def check_bits(frame: Frame) -> int:
     return bits
 
 
+def fine_bits(frame: Frame) -> int:
+    """The checks of loads and stores, which in the fine form exchange the defined bits of every byte."""
+    return check_bits(frame) | (layout.CHECK_FINE if frame.fine and frame.checks.uninitialized else 0)
+
+
 def reports_itself(instruction: Instruction) -> bool:
     """Memory instructions report an undefined guard together with address and value, lane by lane."""
     return instruction.name in ("ld", "st", "atom", "red", "ldu") or (
@@ -132,8 +137,11 @@ def report_undefined(x: Lowering, guards: str, addresses: str, values: str, size
     cold, after = code.fresh("undefined"), code.fresh("defined")
     code.branch(code.v(f"icmp ne i32 {bad}, 0"), cold, after, likely=False)
     code.start(cold)
-    wide = [widen(x, m) for m in (guards, addresses, values)]
-    call_runtime(x, "report_undefined", "%Bi", "%Wi", x.frame.index, *wide, size)
+    if x.frame.fine:
+        wide = [widen(x, m) for m in (guards, addresses, values)]
+        call_runtime(x, "report_undefined", "%Bi", "%Wi", x.frame.index, *wide, size)
+    else:
+        call_runtime(x, "doubt", "%Bi", layout.DOUBTFUL)
     code.goto(after)
     code.start(after)
 
@@ -207,11 +215,15 @@ def load(x: Lowering, instruction: Instruction) -> None:
     width, count = access_bytes(instruction)
     if width * count > 16:
         raise refuse(instruction, "more than 16 bytes")
-    constants = (space, width * count, width, granule_of(x, space), strength(instruction), check_bits(x.frame))
+    checks = fine_bits(x.frame)
+    if checks & layout.CHECK_FINE and x.frame.index in x.frame.carried:
+        checks |= x.frame.cell << layout.CHECK_CELL
+    constants = (space, width * count, width, granule_of(x, space), strength(instruction), checks)
     bad_address = put_addresses(x, source)
     report_undefined(x, x.bad_guard, bad_address, "0", width * count)
     call_helper(x, helper(x, "load", "read", *constants))
     order_by(x, instruction, True, False)
+    fine = x.frame.fine and x.frame.checks.uninitialized
     element = f"i{8 * width}"
     signed = instruction.modifiers[-1].startswith("s")
     destination = instruction.operands[0]
@@ -220,20 +232,29 @@ def load(x: Lowering, instruction: Instruction) -> None:
         if target is None:
             continue
         value = x.code.load(vec(element), "%W", layout.W_DATA + 256 * index, 64)
-        defined = x.code.load("i32", "%W", layout.W_DEFINED + 4 * index, 4)
-        _put_loaded(x, target, value, element, signed, defined)
+        if fine:
+            known = x.code.load(vec(element), "%W", layout.W_KNOWN + 256 * index, 64)
+            holes = x.code.op("xor", vec(element), known, splat(element, -1))
+            _put_loaded(x, target, value, element, signed, FULL, holes)
+        else:
+            defined = x.code.load("i32", "%W", layout.W_DEFINED + 4 * index, 4)
+            _put_loaded(x, target, value, element, signed, defined)
     return None
 
 
-def _put_loaded(x: Lowering, target: Operand, value: str, element: str, signed: bool, defined: str) -> None:
+def _put_loaded(
+    x: Lowering, target: Operand, value: str, element: str, signed: bool, defined: str, holes: str | None = None
+) -> None:
     """Sign- or zero-extends to the register."""
     if not isinstance(target, Register):
         raise TypeError(f"{target!r} is no destination")
     register = element_of(target)
     if signed and register != element:
         value = x.code.v(f"sext {vec(element)} {value} to {vec(register)}")
+        holes = None if holes is None else x.code.v(f"sext {vec(element)} {holes} to {vec(register)}")
         element = register
-    x.put(target, x.resize(value, element, register), defined)
+    holes = None if holes is None else x.resize(holes, element, register)
+    x.put(target, x.resize(value, element, register), defined, holes)
 
 
 def _load_parameter(x: Lowering, instruction: Instruction, variable: Variable, offset: int) -> None:
@@ -269,11 +290,17 @@ def store(x: Lowering, instruction: Instruction) -> None:
     bad_value = "0"
     for index, part in enumerate(sources):
         code.store(vec(element), x.get(part, f"b{8 * width}"), "%W", layout.W_DATA + 256 * index, 64)
-        defined = x.defined_of(part)
-        code.store("i32", defined, "%W", layout.W_DEFINED + 4 * index, 4)
-        bad = missing(x, defined, x.mask)
+        if x.frame.fine and x.frame.checks.uninitialized:
+            holes = x.holes_of(part, f"b{8 * width}")
+            known = code.op("xor", vec(element), holes, splat(element, -1))
+            code.store(vec(element), known, "%W", layout.W_KNOWN + 256 * index, 64)
+            bad = code.mask_and(code.bits(x.missing_lanes(part, f"b{8 * width}")), x.mask)
+        else:
+            defined = x.defined_of(part)
+            code.store("i32", defined, "%W", layout.W_DEFINED + 4 * index, 4)
+            bad = missing(x, defined, x.mask)
         bad_value = bad if bad_value == "0" else (code.v(f"or i32 {bad_value}, {bad}") if bad != "0" else bad_value)
-    constants = (space, width * count, width, granule_of(x, space), strength(instruction), check_bits(x.frame))
+    constants = (space, width * count, width, granule_of(x, space), strength(instruction), fine_bits(x.frame))
     order_by(x, instruction, False, True)
     outside = call_helper(x, helper(x, "store", "write", *constants))
     if space not in (layout.GLOBAL, layout.GENERIC):
@@ -351,7 +378,7 @@ def load_matrix(x: Lowering, instruction: Instruction) -> None:
     tracked = x.frame.checks.uninitialized
     order = ", ".join(f"i32 {(2 * (lane & 3) + half) * 8 + (lane >> 2)}" for lane in range(32) for half in (0, 1))
     for index, target in enumerate(targets):
-        defined = FULL
+        defined, holes = FULL, None
         if "trans" in modifiers:
             rows = code.load("<64 x i16>", "%W", layout.W_DATA + 128 * index, 64)
             rows = code.v(f"shufflevector <64 x i16> {rows}, <64 x i16> poison, <64 x i32> <{order}>")
@@ -363,7 +390,8 @@ def load_matrix(x: Lowering, instruction: Instruction) -> None:
             if "trans" in modifiers:
                 known = code.v(f"shufflevector <64 x i16> {known}, <64 x i16> poison, <64 x i32> <{order}>")
             known = code.v(f"bitcast <64 x i16> {known} to {pairs}")
-            defined = code.bits(code.v(f"icmp eq {pairs} {known}, {splat('i32', 0x01010101)}"))
+            defined = code.bits(code.v(f"icmp eq {pairs} {known}, {splat('i32', -1)}"))
+            holes = code.op("xor", pairs, known, splat("i32", -1)) if x.frame.fine else None
         if not isinstance(target, Register):
             raise refuse(instruction)
-        x.put(target, value, defined)
+        x.put(target, value, defined, holes)

@@ -50,7 +50,7 @@ def host(B: int, W: int, lane: int, place: int, offset: int, address: int, size:
 
 @inline
 def shadow(B: int, W: int, lane: int, place: int, offset: int, address: int) -> int:
-    """Host address of the defined byte of a legal access, or 0 where everything is defined."""
+    """Host address of the defined bits of a legal access, or 0 where everything is defined."""
     if place == L.SHARED:
         return load64(B + L.B_SHARED_DEFINED) + offset
     if place == L.LOCAL:
@@ -67,10 +67,10 @@ def shadow(B: int, W: int, lane: int, place: int, offset: int, address: int) -> 
 
 @inline
 def all_defined(place: int, width: int) -> int:
-    """1 if `width` shadow bytes are all 1."""
+    """1 if all bits of `width` shadow bytes are."""
     if width == 1:
-        return load8(place) == 1
-    return peek(place, width) == lshr(0x0101010101010101, 64 - 8 * width)
+        return load8(place) == 0xFF
+    return peek(place, width) == lshr(-1, 64 - 8 * width)
 
 
 @inline
@@ -137,5 +137,5 @@ def shadow_base(B: int, W: int, mask: int, space: int, checks: int) -> int:
 def whole_defined(place: int, size: int) -> int:
     """`all_defined` for up to 16 bytes."""
     if size == 16:
-        return load64(place) & load64(place + 8) == 0x0101010101010101
+        return load64(place) & load64(place + 8) == -1
     return all_defined(place, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from loadsparse.gpu.simulator.engine import floats as fp
-from loadsparse.gpu.simulator.engine import integers, packed
+from loadsparse.gpu.simulator.engine import holes, integers, packed
 from loadsparse.gpu.simulator.engine.ir import splat, vec
 from loadsparse.gpu.simulator.engine.lowering import TABLE, Lowering, lowers, refuse
 from loadsparse.gpu.simulator.program import WIDTH, Instruction
@@ -64,7 +64,7 @@ def compare(x: Lowering, instruction: Instruction) -> None:
     first, second = x.second(operands[0])
     defined = x.defined_of(*operands[1:])
     one = vec("i1")
-    results = [flags]
+    results, lost = [flags], _holes(x, instruction)
     if modifiers[-1].endswith("x2"):
         halves = (", ".join(f"i32 {2 * lane + half}" for lane in range(32)) for half in (0, 1))
         results = [
@@ -75,6 +75,10 @@ def compare(x: Lowering, instruction: Instruction) -> None:
     if len(operands) > 3:
         boolean = next(m for m in modifiers[1:] if m in ("and", "or", "xor"))
         third = x.get(operands[3], "pred")
+        if lost:
+            unsure = x.holes_of(operands[3], "pred")
+            pairs = zip(results, lost, strict=False)
+            lost = [holes.hide(x, boolean, one, [value, third], [hole, unsure]) for value, hole in pairs]
         results = [code.op(boolean, one, value, third) for value in results]
     if instruction.name == "set":
         type_ = modifiers[-2]
@@ -82,12 +86,25 @@ def compare(x: Lowering, instruction: Instruction) -> None:
         element = f"i{width}"
         true = _TRUE.get(type_.removesuffix("x2"), 2**width - 1)
         values = [code.select(flag, element, splat(element, true), splat(element, 0)) for flag in results]
+        spread = [code.v(f"sext {one} {hole} to {vec(element)}") for hole in lost]
         if len(values) == 2:
-            return x.put_operand(first, x.pack(values, width), "i32", defined)
-        return x.put_operand(first, values[0], element, defined)
-    for target, value in zip((first, second), results, strict=False):
-        x.put_operand(target, value, "i1", defined)
+            return x.put_operand(first, x.pack(values, width), "i32", defined, x.pack(spread, width) if lost else None)
+        return x.put_operand(first, values[0], element, defined, spread[0] if lost else None)
+    for target, value, hole in zip((first, second), results, lost or (None, None), strict=False):
+        x.put_operand(target, value, "i1", defined, hole)
     return None
+
+
+def _holes(x: Lowering, instruction: Instruction) -> list[str]:
+    """Lanes in which each of the two comparisons is not defined, in the fine form; else nothing."""
+    if not x.frame.fine:
+        return []
+    type_ = instruction.modifiers[-1]
+    element = f"i{WIDTH[type_]}"
+    total = x.code.op("or", vec(element), *(x.holes_of(o, type_) for o in instruction.operands[1:3]))
+    parts = [x.part(total, element, n, 16) for n in (0, 1)] if type_.endswith("x2") else [total, total]
+    narrow = "i16" if type_.endswith("x2") else element
+    return [x.code.v(f"icmp ne {vec(narrow)} {part}, zeroinitializer") for part in parts]
 
 
 def _either(

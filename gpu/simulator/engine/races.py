@@ -29,16 +29,13 @@ from loadsparse.gpu.simulator.engine.native import (
     store64,
 )
 from loadsparse.gpu.simulator.engine.order import unordered
+from loadsparse.gpu.simulator.engine.records import doubt
 
 
 def stop_for(B: int, reason: int) -> int:
     """Ends this run, unless it is the one that keeps the whole history; another one follows."""
     if reason == L.UNRECORDED or load64(B + L.B_EXACT) == 0:
-        worker = load64(B + L.B_WORKER)
-        store64(worker + L.K_AGAIN, reason)
-        store64(worker + L.K_STOPPED, L.RACE + 1)
-        store64(worker + L.K_BUDGET, 0)
-        store64(load64(worker + L.K_HALT), 1)
+        doubt(B, reason)
     return 0
 
 

@@ -118,6 +118,16 @@ def report_undefined(B: int, W: int, site: int, guards: int, addresses: int, val
     return 0
 
 
+def doubt(B: int, reason: int) -> int:
+    """Ends this run; another one, for this reason, follows."""
+    worker = load64(B + L.B_WORKER)
+    store64(worker + L.K_AGAIN, reason)
+    store64(worker + L.K_STOPPED, L.UNINITIALIZED + 1)
+    store64(worker + L.K_BUDGET, 0)
+    store64(load64(worker + L.K_HALT), 1)
+    return 0
+
+
 def stop(B: int, W: int, kind: int, site: int, thread: int, detail: int) -> int:
     """A hazard that ends the launch."""
     report(B, kind, site, -1, thread, 0, -1, detail)

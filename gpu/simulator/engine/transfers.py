@@ -137,7 +137,7 @@ def combine_lanes(
             known = all_defined(bits, size)
             given = (load32(W + L.W_DEFINED) >> lane) & 1
             sure = 1 if place == L.GLOBAL else given & (replaces | known)
-            poke(bits, size, lshr(0x0101010101010101, 64 - 8 * size) * sure)
+            poke(bits, size, -sure)
         known_lanes = known_lanes | (known << lane)
     store32(W + L.W_DEFINED + 4, known_lanes)
     count(B, W, site, legal, space, size)
@@ -213,7 +213,7 @@ def read_rows_checked(B: int, W: int, site: int, mask: int, space: int, count: i
         copy(here, pointer, 16)
         bits = shadow(B, W, lane, place, offset, address)
         if bits == 0:
-            fill(known, 1, 16)
+            fill(known, 0xFF, 16)
         else:
             copy(known, bits, 16)
     count_wavefronts(B, W, site, legal, 16, 0)

@@ -8,10 +8,12 @@ state that outlives a block is in memory, so that a warp can be suspended at a b
 
 from __future__ import annotations
 
+from loadsparse.gpu.simulator import padding
 from loadsparse.gpu.simulator.engine import (  # noqa: F401  (lowerings register themselves)
     atomics,
     convert,
     floats,
+    holes,
     integers,
     layout,
     memory,
@@ -46,14 +48,16 @@ SILENT = frozenset({"prefetch", "prefetchu", "discard", "applypriority", "pmeven
 class Translation(Leaving):
     """Emits one kernel."""
 
-    def __init__(self, kernel: Kernel, place: Layout, checks: Checks, arch: str) -> None:
-        self.kernel, self.checks = kernel, checks
+    def __init__(self, kernel: Kernel, place: Layout, checks: Checks, arch: str, fine: bool = False) -> None:
+        self.kernel, self.checks, self.fine = kernel, checks, fine
         self.flow: Flow = analyse(kernel)
         self.code = Code()
         self.masked = False
         slots, defined_slots, self.clear_bytes, self.warp_bytes = self._place_registers()
         granule = narrowest_access(kernel, layout.SHARED)
         self.frame = Frame(kernel, self.flow, checks, arch, granule, place.shared_bytes, slots, defined_slots)
+        self.frame.fine = fine
+        self.frame.carried, self.frame.cell = padding.carried(kernel), padding.cell_bytes([kernel])
         self.frame.has_copies = any(i.name == "cp" for i in kernel.instructions)
         self.frame.global_granule = narrowest_access(kernel, layout.GLOBAL)
         self.frame.orders_by_atomics = orders_by_atomics(kernel)
@@ -75,8 +79,10 @@ class Translation(Leaving):
         offset = layout.W_REGISTERS
         defined: dict[int, int] = {}
         for index in sorted(kept & self.flow.maybe_undefined):
-            defined[index] = offset
-            offset += 4
+            element = element_of(by_index[index])
+            whole = self.fine and element != "i1"
+            defined[index] = offset = -(-offset // 64) * 64 if whole else offset
+            offset += 4 * int(element[1:]) if whole else 4
         slots: dict[int, int] = {}
         clear = 0
         for index in sorted(kept, key=lambda i: (i not in entry, i)):

@@ -149,26 +149,30 @@ def shuffle(x: Lowering, instruction: Instruction) -> None:
         call_runtime(x, "report_lanes", "%Bi", "%Wi", layout.CONVERGENCE, x.frame.index, widen(x, bad), layout.INACTIVE)
         code.goto(after)
         code.start(after)
-    code.store(small, value, "%W", layout.W_DATA, 64)
-    base = code.at("%W", layout.W_DATA)
-    places = code.v(f"getelementptr i32, ptr {base}, {small} {source}")
-    gathered = code.intrinsic(
-        "llvm.masked.gather.v32i32.v32p0",
-        small,
-        ("<32 x ptr>", places),
-        ("<32 x i1>", splat("i1", 1)),
-        (small, "zeroinitializer"),
-    )
-    known = FULL
+    gathered, known = _gather(x, value, source), FULL
     own_known = x.defined_of(instruction.operands[1])
-    rest = x.defined_of(*instruction.operands[2:4])
-    if own_known != FULL:
+    rest, holes = x.defined_of(*instruction.operands[2:4]), None
+    if x.frame.fine and own_known != FULL:
+        holes = _gather(x, x.holes_of(instruction.operands[1], "b32"), source)
+        holes = holes if rest == FULL else code.select(code.flags(rest), "i32", holes, splat("i32", -1))
+    elif own_known != FULL:
         wide = code.broadcast("i32", own_known)
         bits = code.op("and", small, code.op("lshr", small, wide, source), splat("i32", 1))
         known = code.bits(code.v(f"icmp ne {small} {bits}, zeroinitializer"))
     known = code.mask_and(known, rest)
-    x.put_operand(first, gathered, "i32", known)
+    x.put_operand(first, gathered, "i32", known, holes)
     x.put_operand(second, valid, "i1", rest)
+
+
+def _gather(x: Lowering, value: str, source: str) -> str:
+    """The value that lane `source` has, for each lane."""
+    code, small = x.code, vec("i32")
+    code.store(small, value, "%W", layout.W_DATA, 64)
+    places = code.v(f"getelementptr i32, ptr {code.at('%W', layout.W_DATA)}, {small} {source}")
+    every = ("<32 x i1>", splat("i1", 1))
+    return code.intrinsic(
+        "llvm.masked.gather.v32i32.v32p0", small, ("<32 x ptr>", places), every, (small, "zeroinitializer")
+    )
 
 
 @lowers("vote")

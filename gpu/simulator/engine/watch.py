@@ -38,6 +38,9 @@ class Watch:
         self.before: dict[int, tuple[Bytes, Bytes | None]] = {}
         self.history: dict[int, NDArray[np.int64]] = {}
         self.chunks: list[NDArray[np.int64]] = []
+        if request.checks.uninitialized and not request.checks.races:  # native code does not say what it writes
+            for number in request.allocations:
+                self.save(number)
 
     def record(self, numbers: frozenset[int]) -> None:
         """Reads of these allocations are remembered."""
@@ -54,10 +57,8 @@ class Watch:
         """Remembers what an allocation holds, and gives it a history."""
         with self.lock:
             if number not in self.before:
-                allocation = self.request.allocations[number]
-                defined = allocation.defined
-                self.before[number] = allocation.data.copy(), None if defined is None else defined.copy()
-                granules = -(-allocation.data.size // self.granule)
+                self.save(number)
+                granules = -(-self.request.allocations[number].data.size // self.granule)
                 words = granules * L.HEAD_BYTES // 8 if self.exact else 2 * granules * self.workers
                 self.history[number] = np.zeros(words, np.int64)
                 self.table[number, L.T_ROW // 8] = 8 * granules
@@ -71,6 +72,12 @@ class Watch:
         start = self.chunks[-1].ctypes.data
         worker[L.K_NEXT // 8], worker[L.K_LIMIT // 8] = start, start + self.chunks[-1].nbytes
         return 0
+
+    def save(self, number: int) -> None:
+        """Remembers what an allocation holds."""
+        allocation = self.request.allocations[number]
+        defined = allocation.defined
+        self.before[number] = allocation.data.copy(), None if defined is None else defined.copy()
 
     def unrecorded(self) -> frozenset[int]:
         """Allocations that were written, and read without a record."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadsparse.gpu.simulator.request import ALLOCATION_BITS, FIRST_ARRAY, Allocation
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, DEFINED, FIRST_ARRAY, Allocation
 
 QUARANTINE = 4096
 """Freed allocation numbers that are kept out of use."""
@@ -106,7 +106,7 @@ class DeviceMemory:
         allocation, where = self._slice(address, data.size)
         allocation.data[where] = data
         if allocation.defined is not None:
-            allocation.defined[where] = 1
+            allocation.defined[where] = DEFINED
 
     def copy(self, target: int, source: int, size: int) -> None:
         """Copy bytes and whether each is defined.  Raises InvalidAddress."""
@@ -116,7 +116,7 @@ class DeviceMemory:
         here, origin = self._slice(source, size)
         there.data[to] = here.data[origin].copy()
         if there.defined is not None:
-            there.defined[to] = 1 if here.defined is None else here.defined[origin].copy()
+            there.defined[to] = DEFINED if here.defined is None else here.defined[origin].copy()
 
     def fill(self, address: int, byte: int, size: int) -> None:
         """Set `size` bytes to `byte`.  Raises InvalidAddress."""

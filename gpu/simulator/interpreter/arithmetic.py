@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadsparse.gpu.simulator.interpreter import bits, conversions, floats, integers
+from loadsparse.gpu.simulator.interpreter import bits, conversions, floats, holes, integers
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, Operation, mask
-from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
+from loadsparse.gpu.simulator.interpreter.operands import ALL, Place, defined, destination, rows, source, unknown
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
 from loadsparse.gpu.simulator.program import WIDTH, Instruction, Pair, Register
 from loadsparse.gpu.simulator.request import ALLOCATION_BITS, LOCAL, PARAM, SHARED
@@ -125,12 +125,19 @@ def build(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], Non
     form = shape(name, modifiers, len(operands) - 1)
     read = [source(place, operand, kind) for operand, kind in zip(operands[1:], form.sources, strict=True)]
     write = destination(place, operands[0], form.width, form.is_signed)
-    used = rows(place, *operands[1:])
+    missing = [unknown(place, operand, kind) for operand, kind in zip(operands[1:], form.sources, strict=True)]
+    spread = holes.rule(name, modifiers, form.width, operation)
     if name in ("xor", "sub") and isinstance(operands[1], Register) and operands[1] == operands[2]:
-        used = []
+        missing = []
 
     def execute(warp: Warp, lanes: Flags) -> None:
-        write(warp, lanes, operation(*(take(warp) for take in read)), defined(warp, used))
+        values, gaps = [take(warp) for take in read], [take(warp) for take in missing]
+        if not np.any(gaps):
+            write(warp, lanes, operation(*values), ALL)
+        elif spread is None:
+            write(warp, lanes, operation(*values), holes.sum_of(gaps) == 0)
+        else:
+            write(warp, lanes, operation(*values), ALL, spread(values, gaps))
 
     return execute
 
@@ -147,7 +154,7 @@ def _compare(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], 
     boolean = next((m for m in modifiers[1:] if m in ("and", "or", "xor")), "and")
     combine = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}[boolean]
     target = operands[0]
-    used = rows(place, *operands[1:])
+    missing = [unknown(place, operand, k) for operand, k in zip(operands[1:], (kind, kind, "pred"), strict=False)]
     is_set = instruction.name == "set"
     result_kind = modifiers[-2] if is_set else "pred"
     first = destination(place, target.first if isinstance(target, Pair) else target, WIDTH[result_kind])
@@ -162,17 +169,25 @@ def _compare(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], 
         return flags, ~flags
 
     def execute(warp: Warp, lanes: Flags) -> None:
-        flags, others = results(warp)
+        sides = [flags.astype(U) for flags in results(warp)]
+        gaps = holes.sum_of([take(warp) for take in missing[:2]])
+        lost = [(gap != 0).astype(U) for gap in ((gaps & mask(16), gaps >> U(16)) if packed else (gaps, gaps))]
         if c is not None:
-            third = c(warp) != 0
-            flags, others = combine(flags, third), combine(others, third)
-        known = defined(warp, used)
+            third, unsure = c(warp), missing[2](warp)
+            lost = [
+                holes.LOGIC[boolean](pair, (gap, unsure)) & U(1)
+                for pair, gap in zip(((s, third) for s in sides), lost, strict=True)
+            ]
+            sides = [combine(side, third) for side in sides]
         if is_set:
-            first(warp, lanes, _truth(flags, others, result_kind, packed), known)
+            spread = (
+                lost[0] * mask(16) | lost[1] * (mask(16) << U(16)) if packed else lost[0] * mask(WIDTH[result_kind])
+            )
+            first(warp, lanes, _truth(sides[0] != 0, sides[1] != 0, result_kind, packed), ALL, spread)
             return
-        first(warp, lanes, flags.astype(U), known)
+        first(warp, lanes, sides[0], ALL, lost[0])
         if second is not None:
-            second(warp, lanes, others.astype(U), known)
+            second(warp, lanes, sides[1], ALL, lost[1])
 
     return execute
 
@@ -195,7 +210,8 @@ def _select(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], N
     a, b = source(place, operands[1], kind), source(place, operands[2], kind)
     c = source(place, operands[3], modifiers[-1] if by_sign else "pred")
     write = destination(place, operands[0], WIDTH[kind])
-    a_rows, b_rows, c_rows = (rows(place, operand) for operand in operands[1:])
+    missing = [unknown(place, operand, kind) for operand in operands[1:3]]
+    c_rows = rows(place, operands[3])
 
     def execute(warp: Warp, lanes: Flags) -> None:
         test = c(warp)
@@ -205,8 +221,8 @@ def _select(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], N
             chosen = floats.compare("ge", "f32", "ftz" in modifiers)(test, np.zeros(WARP, U))
         else:
             chosen = test >> U(31) == 0
-        known = np.where(chosen, defined(warp, a_rows), defined(warp, b_rows)) & defined(warp, c_rows)
-        write(warp, lanes, np.where(chosen, a(warp), b(warp)), known)
+        gaps = np.where(defined(warp, c_rows), np.where(chosen, *(take(warp) for take in missing)), mask(WIDTH[kind]))
+        write(warp, lanes, np.where(chosen, a(warp), b(warp)), ALL, gaps)
 
     return execute
 
@@ -217,17 +233,19 @@ def _lop3(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], Non
     read = [source(place, operand, "b32") for operand in operands[1:5]]
     target = operands[0]
     write = destination(place, target, 32)
-    used = rows(place, *operands[1:])
+    missing = [unknown(place, operand, "b32") for operand in operands[1:4]]
     flag = destination(place, target.second, 1) if isinstance(target, Pair) else None
     q = source(place, operands[5], "pred") if len(operands) > 5 else None
+    q_rows = rows(place, *operands[5:])
 
     def execute(warp: Warp, lanes: Flags) -> None:
-        result = bits.lop3(*(take(warp) for take in read))
-        known = defined(warp, used)
+        values = [take(warp) for take in read]
+        result, gaps = bits.lop3(*values), holes.lop3(values, [take(warp) for take in missing])
         if flag is not None and q is not None:
             combine = np.logical_or if "or" in modifiers else np.logical_and
+            known = (gaps == 0) & defined(warp, q_rows)
             flag(warp, lanes, combine(result != 0, q(warp) != 0).astype(U), known)
-        write(warp, lanes, result, known)
+        write(warp, lanes, result, ALL, gaps)
 
     return execute
 

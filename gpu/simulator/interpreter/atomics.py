@@ -14,6 +14,7 @@ from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destin
 from loadsparse.gpu.simulator.interpreter.races import Strength
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
 from loadsparse.gpu.simulator.program import WIDTH, Instruction
+from loadsparse.gpu.simulator.request import DEFINED
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
@@ -88,7 +89,7 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
                 start = int(window.start[lane] + part.offsets[lane])
                 cells = slice(start, start + size)
                 old[lane] = int.from_bytes(window.data[cells].tobytes(), "little")
-                known[lane] = window.defined is None or bool(window.defined[cells].all())
+                known[lane] = window.defined is None or bool((window.defined[cells] == DEFINED).all())
                 at = slice(lane, lane + 1)
                 new = int(apply(old[at], b[at], c[at])[0]) & int(mask(width))
                 data = np.frombuffer(new.to_bytes(size, "little"), np.uint8)
@@ -100,7 +101,7 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
                 window.data[cells] = data
                 if window.defined is not None:
                     sure = operand_known[lane] and (name == "exch" or known[lane])
-                    window.defined[cells] = 1 if window.space == "global" else sure
+                    window.defined[cells] = DEFINED * (window.space == "global" or sure)
         write(warp, lanes, old, known)
 
     return execute

@@ -12,7 +12,7 @@ from loadsparse.gpu.simulator.interpreter.copies import Copies
 from loadsparse.gpu.simulator.interpreter.order import Order
 from loadsparse.gpu.simulator.interpreter.races import History
 from loadsparse.gpu.simulator.interpreter.warp import LANES, WARP, Warp
-from loadsparse.gpu.simulator.request import ALLOCATION_BITS, LOCAL, PARAM, SHARED
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, DEFINED, LOCAL, PARAM, SHARED
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
@@ -41,14 +41,14 @@ class Block:
         param = np.zeros((warps * WARP, self.param_bytes), np.uint8)
         param_defined = np.zeros_like(param)
         param[:, : request.parameters.size] = request.parameters
-        param_defined[:, : request.parameters.size] = 1
+        param_defined[:, : request.parameters.size] = DEFINED
         self.param, self.param_defined = param.reshape(-1), param_defined.reshape(-1)
         self.warps = [
             Warp(
                 self,
                 number,
                 np.zeros((machine.register_count, WARP), np.uint64),
-                np.zeros((machine.register_count, WARP), bool),
+                np.full((machine.register_count, WARP), ~np.uint64(0)),
                 number * WARP + LANES < self.thread_count,
             )
             for number in range(warps)

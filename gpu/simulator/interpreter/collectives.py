@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, signed
-from loadsparse.gpu.simulator.interpreter.operands import ALL, Place, defined, destination, rows, source
+from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, mask, signed
+from loadsparse.gpu.simulator.interpreter.operands import ALL, Place, defined, destination, rows, source, unknown
 from loadsparse.gpu.simulator.interpreter.warp import LANES, WARP, Warp
 from loadsparse.gpu.simulator.program import Instruction, Pair
 
@@ -39,7 +39,7 @@ def _shfl(machine: Machine, place: Place, instruction: Instruction, index: int) 
     write = destination(place, target.first if isinstance(target, Pair) else target, 32)
     flag = destination(place, target.second if isinstance(target, Pair) else None, 1)
     a, b, c, masks = (source(place, operand, "b32") for operand in operands[1:5])
-    a_rows, control_rows = rows(place, operands[1]), rows(place, *operands[2:4])
+    holes, control_rows = unknown(place, operands[1], "b32"), rows(place, *operands[2:4])
 
     def execute(warp: Warp, lanes: Flags) -> None:
         here = members(machine, warp, index, lanes, masks(warp))
@@ -58,9 +58,9 @@ def _shfl(machine: Machine, place: Place, instruction: Instruction, index: int) 
         for lane in np.flatnonzero(absent).tolist():
             machine.lane_hazard("convergence", index, warp, lane, detail="inactive source")
         origin = np.where(absent, LANES, origin)
-        known = defined(warp, a_rows)[origin] & defined(warp, control_rows)
-        write(warp, lanes, value[origin], known)
-        flag(warp, lanes, valid.astype(U), defined(warp, control_rows))
+        known = defined(warp, control_rows)
+        write(warp, lanes, value[origin], known, np.where(known, holes(warp)[origin], mask(32)))
+        flag(warp, lanes, valid.astype(U), known)
 
     return execute
 

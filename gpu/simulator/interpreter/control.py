@@ -14,7 +14,7 @@ from loadsparse.gpu.simulator.interpreter.operands import Place, rows, source
 from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.layout import EXTERNALS
 from loadsparse.gpu.simulator.program import Call, FunctionName, Instruction, Label, Variable
-from loadsparse.gpu.simulator.request import ALLOCATION_BITS, LOCAL
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, DEFINED, LOCAL
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
@@ -31,7 +31,7 @@ def _taken(machine: Machine, place: Place, instruction: Instruction, index: int)
     row, negated = place.row(guard.register), guard.negated
 
     def taken(warp: Warp, group: Flags) -> Flags:
-        for lane in np.flatnonzero(group & ~warp.defined[row]).tolist():
+        for lane in np.flatnonzero(group & (warp.unknown[row] != 0)).tolist():
             machine.lane_hazard("uninitialized", index, warp, lane, detail="guard")
         lanes: Flags = group & ((warp.bits[row] != 0) != negated)
         return lanes
@@ -70,7 +70,7 @@ def _brx(machine: Machine, place: Place, instruction: Instruction, index: int, b
         lanes = taken(warp, group)
         choice = read(warp)
         for row in used:
-            for lane in np.flatnonzero(lanes & ~warp.defined[row]).tolist():
+            for lane in np.flatnonzero(lanes & (warp.unknown[row] != 0)).tolist():
                 machine.lane_hazard("uninitialized", index, warp, lane, detail="address")
         outside = lanes & (choice >= len(targets))
         if outside.any():
@@ -156,7 +156,7 @@ def _call(machine: Machine, place: Place, instruction: Instruction, index: int, 
     def execute(warp: Warp, group: Flags) -> None:
         lanes = taken(warp, group)
         first = callee_place.registers
-        warp.defined[first : first + len(callee.registers), lanes] = False
+        warp.unknown[first : first + len(callee.registers), lanes] = ~np.uint64(0)
         for lane in np.flatnonzero(lanes).tolist():
             for mine, theirs in zip(call.arguments, callee.parameters, strict=True):
                 assert isinstance(mine, Variable)
@@ -241,7 +241,7 @@ def _vprintf(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, 
     if isinstance(result, Variable):
         start = int(warp.threads[lane]) * warp.block.param_bytes + place.address(result)
         warp.block.param[start : start + 4] = np.frombuffer(struct.pack("<i", taken), np.uint8)
-        warp.block.param_defined[start : start + 4] = 1
+        warp.block.param_defined[start : start + 4] = DEFINED
 
 
 def _assertfail(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, index: int) -> None:

@@ -13,6 +13,7 @@ from loadsparse.gpu.simulator.interpreter.numbers import Flags
 from loadsparse.gpu.simulator.interpreter.operands import Place, rows, source
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
 from loadsparse.gpu.simulator.program import Immediate, Instruction, Negated, Register
+from loadsparse.gpu.simulator.request import DEFINED
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
@@ -72,7 +73,7 @@ def _issue(machine: Machine, place: Place, instruction: Instruction, index: int)
             value = limit(warp)
             count = np.where(value != 0, 0, size) if ignore else np.minimum(value, np.uint64(size)).astype(np.int64)
         data = np.zeros((WARP, size), np.uint8)
-        known = np.ones((WARP, size), np.uint8)
+        known = np.full((WARP, size), DEFINED, np.uint8)
         legal = lanes & (count == 0)
         for width in np.unique(count[lanes & (count > 0)]).tolist():
             chosen = lanes & (count == width)

@@ -86,9 +86,8 @@ def guarded(machine: Machine, place: Place, instruction: Instruction, index: int
 
     def execute(warp: Warp, group: Flags) -> None:
         lanes = group & ((warp.bits[row] != 0) != negated)
-        if not warp.defined[row][group].all():
-            for lane in np.flatnonzero(group & ~warp.defined[row]).tolist():
-                machine.lane_hazard("uninitialized", index, warp, lane, detail="guard")
+        for lane in np.flatnonzero(group & (warp.unknown[row] != 0)).tolist():
+            machine.lane_hazard("uninitialized", index, warp, lane, detail="guard")
         if not lanes.any():
             return
         if aligned:

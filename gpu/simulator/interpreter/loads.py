@@ -9,7 +9,17 @@ import numpy as np
 
 from loadsparse.gpu.simulator.interpreter import memory
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes
-from loadsparse.gpu.simulator.interpreter.operands import Place, Source, address, defined, destination, rows, source
+from loadsparse.gpu.simulator.interpreter.operands import (
+    ALL,
+    Place,
+    Source,
+    address,
+    defined,
+    destination,
+    rows,
+    source,
+    unknown,
+)
 from loadsparse.gpu.simulator.interpreter.races import Strength
 from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.interpreter.widths import vector_length
@@ -64,15 +74,15 @@ def _load(machine: Machine, place: Place, instruction: Instruction, index: int) 
     strong, wide = bool(STRONG & set(modifiers)), is_wide(modifiers)
     strength = Strength(strong, wide, "nc" in modifiers or instruction.name == "ldu")
     acquire = "acquire" in modifiers
-    step = width // 8
+    step, cell = width // 8, machine.cell if index in machine.padded else 0
 
     def execute(warp: Warp, lanes: Flags) -> None:
         check_address(machine, warp, index, lanes, used)
         addresses = where(warp)
-        data, known = memory.load(machine, warp, index, lanes, addresses, step * count, space, strength)
+        data, known = memory.load(machine, warp, index, lanes, addresses, step * count, space, strength, cell)
         for number, write in enumerate(writers):
             part = slice(number * step, (number + 1) * step)
-            write(warp, lanes, memory.from_bytes(data[:, part]), np.logical_and.reduce(known[:, part], axis=1))
+            write(warp, lanes, memory.from_bytes(data[:, part]), ALL, memory.from_bytes(~known[:, part]))
         if strong:
             order(machine, warp, lanes, addresses, space, acquire, False, True, False, wide)
 
@@ -86,7 +96,7 @@ def _store(machine: Machine, place: Place, instruction: Instruction, index: int)
     where, used = location(place, instruction.operands[0])
     values = elements(instruction.operands[1], count)
     read = [source(place, value, kind) for value in values]
-    value_rows = [rows(place, value) for value in values]
+    holes = [unknown(place, value, kind) for value in values]
     strong, wide = bool(STRONG & set(modifiers)), is_wide(modifiers)
     release = "release" in modifiers
     step = width // 8
@@ -97,7 +107,7 @@ def _store(machine: Machine, place: Place, instruction: Instruction, index: int)
         if strong:
             order(machine, warp, lanes, addresses, space, False, release, False, True, wide)
         data = np.concatenate([memory.to_bytes(take(warp), width) for take in read], axis=1)
-        known = np.repeat(np.stack([defined(warp, r) for r in value_rows], axis=1), step, axis=1)
+        known = ~np.concatenate([memory.to_bytes(take(warp), width) for take in holes], axis=1)
         leaked = memory.store(machine, warp, index, lanes, addresses, data, known, space, Strength(strong, wide))
         report_values(machine, warp, index, leaked, addresses, step * count)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from loadsparse.gpu.simulator import padding
 from loadsparse.gpu.simulator.interpreter import rendezvous
 from loadsparse.gpu.simulator.interpreter.block import Block
 from loadsparse.gpu.simulator.interpreter.dispatch import Execute, decode
@@ -47,6 +48,10 @@ class Machine:
         self.instructions: tuple[Instruction, ...] = self.layout.instructions
         self.places: list[Place] = []
         self.register_count = 0
+        self.padded = frozenset(
+            self.layout.start[f.name] + index for f in self.layout.functions for index in padding.carried(f)
+        )
+        self.cell = padding.cell_bytes(self.layout.functions)
         for function in self.layout.functions:
             name = function.name
             self.places.append(
@@ -285,7 +290,7 @@ class Machine:
             self.observer(
                 Event(
                     warp.block.index, warp.index, warp.stepped, pc, self.instructions[pc], group.copy(), before,
-                    warp.bits.copy(), warp.defined.copy(),
+                    warp.bits.copy(), warp.unknown == 0,
                 )
             )  # fmt: skip
 

@@ -11,9 +11,10 @@ from loadsparse.gpu.simulator.interpreter import memory
 from loadsparse.gpu.simulator.interpreter.counters import row_wavefronts
 from loadsparse.gpu.simulator.interpreter.loads import check_address, elements, location
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes
-from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
+from loadsparse.gpu.simulator.interpreter.operands import ALL, Place, defined, destination, source, unknown
 from loadsparse.gpu.simulator.interpreter.warp import LANES, WARP, Warp
 from loadsparse.gpu.simulator.program import Instruction
+from loadsparse.gpu.simulator.request import DEFINED
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
@@ -62,36 +63,36 @@ def _ldmatrix(machine: Machine, place: Place, instruction: Instruction, index: i
         givers = suppliers & lanes
         check_address(machine, warp, index, givers, used)
         addresses = where(warp)
-        data, known = np.zeros((WARP, 16), np.uint8), np.zeros((WARP, 16), bool)
+        data, holes = np.zeros((WARP, 16), np.uint8), np.full((WARP, 16), DEFINED, np.uint8)
         parts = memory.access(machine, warp, index, givers, addresses, 16, space)
         for part in parts:
             rows_of = part.index(16)
             data[part.lanes] = part.window.data[rows_of]
             if part.window.defined is not None:
-                known[part.lanes] = part.window.defined[rows_of] != 0
+                holes[part.lanes] = ~part.window.defined[rows_of]
             memory.watch_read(machine, warp, index, part, 16, addresses)
         _count(machine, index, parts)
-        cells = data.view("<u2").astype(U)
-        sure = known.reshape(WARP, 8, 2).all(axis=2)
-        sure &= defined(warp, used)[:, None]
+        holes[~defined(warp, used)] = DEFINED
+        cells, missing = data.view("<u2").astype(U), holes.view("<u2").astype(U)
         for number, write in enumerate(writers):
-            block, flags = cells[8 * number : 8 * number + 8], sure[8 * number : 8 * number + 8]
-            bits = block[low_row, low_column] | (block[high_row, high_column] << U(16))
-            write(warp, lanes, bits, flags[low_row, low_column] & flags[high_row, high_column])
+            pairs = (
+                block[low_row, low_column] | (block[high_row, high_column] << U(16))
+                for block in (cells[8 * number :], missing[8 * number :])
+            )
+            bits, unknown_bits = pairs
+            write(warp, lanes, bits, ALL, unknown_bits)
 
     return execute
 
 
-def _scatter(registers: list[Lanes], flags: list[Flags], transposed: bool) -> tuple[Lanes, Flags]:
-    """Rows of 8 elements, 8 per matrix, from fragments; and their defined bits."""
+def _scatter(registers: list[Lanes], transposed: bool) -> Lanes:
+    """Rows of 8 elements, 8 per matrix, from fragments."""
     (low_row, low_column), (high_row, high_column) = _places(transposed)
-    cells, known = np.zeros((WARP, 8), U), np.zeros((WARP, 8), bool)
-    for number, (bits, flag) in enumerate(zip(registers, flags, strict=True)):
+    cells = np.zeros((WARP, 8), U)
+    for number, bits in enumerate(registers):
         cells[8 * number + low_row, low_column] = bits & U(0xFFFF)
         cells[8 * number + high_row, high_column] = (bits >> U(16)) & U(0xFFFF)
-        known[8 * number + low_row, low_column] = flag
-        known[8 * number + high_row, high_column] = flag
-    return cells, known
+    return cells
 
 
 def _stmatrix(machine: Machine, place: Place, instruction: Instruction, index: int) -> Execute:
@@ -99,20 +100,19 @@ def _stmatrix(machine: Machine, place: Place, instruction: Instruction, index: i
     where, used = location(place, instruction.operands[0])
     registers = elements(instruction.operands[1], count)
     read = [source(place, register, "b32") for register in registers]
-    read_rows = [rows(place, register) for register in registers]
+    holes = [unknown(place, register, "b32") for register in registers]
     suppliers = 8 * count > LANES
 
     def execute(warp: Warp, lanes: Flags) -> None:
         givers = suppliers & lanes
         check_address(machine, warp, index, givers, used)
         addresses = where(warp)
-        cells, known = _scatter([take(warp) for take in read], [defined(warp, r) for r in read_rows], transposed)
-        data = np.ascontiguousarray(cells.astype("<u2")).view(np.uint8)
-        sure = np.repeat(known, 2, axis=1)
+        cells, missing = (_scatter([take(warp) for take in takes], transposed) for takes in (read, holes))
+        data, known = cells.astype("<u2").view(np.uint8), ~missing.astype("<u2").view(np.uint8)
         parts = memory.access(machine, warp, index, givers, addresses, 16, space)
         for part in parts:
             memory.watch_write(machine, warp, index, part, data, addresses)
-            memory.put(part, part.index(16), data, sure)
+            memory.put(part, part.index(16), data, known)
         _count(machine, index, parts)
 
     return execute
@@ -120,14 +120,16 @@ def _stmatrix(machine: Machine, place: Place, instruction: Instruction, index: i
 
 def _movmatrix(machine: Machine, place: Place, instruction: Instruction, index: int) -> Execute:
     """Transposes an 8 x 8 matrix held in one register."""
-    read, used = source(place, instruction.operands[1], "b32"), rows(place, instruction.operands[1])
+    read, holes = (take(place, instruction.operands[1], "b32") for take in (source, unknown))
     write = destination(place, instruction.operands[0], 32)
     (low_row, low_column), (high_row, high_column) = _places("trans" in instruction.modifiers)
 
     def execute(warp: Warp, lanes: Flags) -> None:
-        cells, known = _scatter([read(warp)], [defined(warp, used)], False)
-        bits = cells[low_row, low_column] | (cells[high_row, high_column] << U(16))
-        write(warp, lanes, bits, known[low_row, low_column] & known[high_row, high_column])
+        values, missing = (
+            cells[low_row, low_column] | (cells[high_row, high_column] << U(16))
+            for cells in (_scatter([take(warp)], False) for take in (read, holes))
+        )
+        write(warp, lanes, values, ALL, missing)
 
     return execute
 

@@ -19,7 +19,7 @@ from loadsparse.gpu.simulator.interpreter.operands import Place, Source, defined
 from loadsparse.gpu.simulator.interpreter.races import STRONG, WEAK
 from loadsparse.gpu.simulator.interpreter.warp import LANES, WARP, Warp
 from loadsparse.gpu.simulator.program import Instruction
-from loadsparse.gpu.simulator.request import ALLOCATION_BITS, SHARED
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, DEFINED, SHARED
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.block import Block
@@ -81,7 +81,7 @@ def _set(machine: Machine, index: int, where: Source, used: list[int], space: st
         check_address(machine, warp, index, lanes, used)
         counts = count(warp) if count is not None else np.zeros(WARP, U)
         words = np.array([fresh(int(n), 0) for n in counts], U)
-        known = np.full((WARP, SIZE), count is not None)
+        known = np.full((WARP, SIZE), DEFINED * (count is not None), np.uint8)
         memory.store(machine, warp, index, lanes, where(warp), memory.to_bytes(words, 64), known, space, strength)
 
     return execute
@@ -104,7 +104,7 @@ def _change(
     if history is not None:
         history.written(block, np.array([thread]), np.array([offset]), data[None, :], None, index, STRONG)
     window.data[cells] = data
-    return before, window.defined is None or bool(window.defined[cells].all())
+    return before, window.defined is None or bool((window.defined[cells] == DEFINED).all())
 
 
 def _arrive(
@@ -201,7 +201,7 @@ def _wait(
         wanted = token(warp) & U(1) if parity else token(warp) >> U(63)
         over = phase != wanted
         order(machine, warp, lanes & over, addresses, space, True, False, True, False)
-        write(warp, lanes, over.astype(U), np.logical_and.reduce(known, axis=1) & defined(warp, token_rows))
+        write(warp, lanes, over.astype(U), memory.whole(known) & defined(warp, token_rows))
         if (lanes & ~over).any():
             warp.give_way(lanes & ~over)
 

@@ -16,6 +16,7 @@ from loadsparse.gpu.simulator.interpreter.warp import LANES, WARP, Warp
 from loadsparse.gpu.simulator.request import (
     ALLOCATION_BITS,
     CONSTANT,
+    DEFINED,
     FIRST_ARRAY,
     GRID_WORKSPACE,
     LOCAL,
@@ -142,17 +143,37 @@ def load(
     size: int,
     space: str,
     strength: Strength = WEAK,
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """(bytes[32, size], defined[32, size]) of the lanes; dropped accesses give 0, not defined."""
-    data = np.zeros((WARP, size), np.uint8)
-    known = np.zeros((WARP, size), bool)
+    cell: int = 0,
+) -> tuple[Bytes, Bytes]:
+    """(bytes, their defined bits) [32, size] of the lanes; dropped accesses give 0, not defined.
+
+    With `cell`, undefined bytes of shared and local memory beside defined ones of that aligned cell are padding.
+    """
+    data, known = np.zeros((WARP, size), np.uint8), np.zeros((WARP, size), np.uint8)
     for part in access(machine, warp, index, lanes, address, size, space):
         window, where = part.window, part.index(size)
         data[part.lanes] = window.data[where]
-        known[part.lanes] = True if window.defined is None else window.defined[where] != 0
+        if cell and window.space in ("shared", "local"):
+            known[part.lanes] = _with_padding(part, size, cell)
+        else:
+            known[part.lanes] = DEFINED if window.defined is None else window.defined[where]
         count(machine, index, part, address, size, window.space)
         watch_read(machine, warp, index, part, size, address, strength)
     return data, known
+
+
+def _with_padding(part: Part, size: int, cell: int) -> Bytes:
+    """Defined bits of the bytes of each legal lane; a byte whose aligned cell has any is defined."""
+    window, span = part.window, max(size, cell)
+    assert window.defined is not None
+    first = part.offsets[part.lanes] & -span
+    offsets = first[:, None] + np.arange(span)
+    inside = offsets < window.size
+    bits = np.where(inside, window.defined[window.start[part.lanes][:, None] + np.where(inside, offsets, 0)], 0)
+    cells = bits.reshape(len(first), -1, cell)
+    filled = np.where(cells.any(axis=2, keepdims=True), DEFINED, cells).reshape(len(first), span)
+    chosen = (part.offsets[part.lanes] - first)[:, None] + np.arange(size)
+    return np.take_along_axis(filled, chosen, axis=1).astype(np.uint8)
 
 
 def store(
@@ -162,11 +183,11 @@ def store(
     lanes: Flags,
     address: Lanes,
     data: Bytes,
-    known: NDArray[np.bool_],
+    known: Bytes,
     space: str,
     strength: Strength = WEAK,
 ) -> Flags:
-    """Writes bytes[32, size]; returns the lanes that stored something undefined to global memory."""
+    """Writes bytes[32, size] with their defined bits; returns the lanes that stored something undefined to global memory."""
     size = data.shape[1]
     leaked = np.zeros(WARP, bool)
     for part in access(machine, warp, index, lanes, address, size, space):
@@ -174,17 +195,23 @@ def store(
         count(machine, index, part, address, size, window.space, "store")
         watch_write(machine, warp, index, part, data, address, strength)
         if window.space == "global":
-            leaked |= part.lanes & ~known.all(axis=1)
+            leaked |= part.lanes & ~whole(known)
         put(part, where, data, known)
     return leaked
 
 
-def put(part: Part, where: NDArray[np.int64], data: Bytes, known: NDArray[np.bool_]) -> None:
+def put(part: Part, where: NDArray[np.int64], data: Bytes, known: Bytes) -> None:
     """Writes the bytes of the legal lanes, in ascending order; global memory counts as defined afterwards."""
     window = part.window
     window.data[where] = data[part.lanes]
     if window.defined is not None:
-        window.defined[where] = 1 if window.space == "global" else known[part.lanes]
+        window.defined[where] = DEFINED if window.space == "global" else known[part.lanes]
+
+
+def whole(known: Bytes) -> Flags:
+    """Lanes whose bytes are all defined."""
+    flags: Flags = (known == DEFINED).all(axis=1)
+    return flags
 
 
 def watch_read(

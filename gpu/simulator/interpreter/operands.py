@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from loadsparse.gpu.simulator.request import ALLOCATION_BITS, CONSTANT, GRID_WOR
 Source = Callable[[Warp], Lanes]
 ALL = np.ones(WARP, bool)
 NONE = np.zeros(WARP, bool)
+ZERO = np.zeros(WARP, np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,23 @@ def source(place: Place, operand: Operand | None, kind: str) -> Source:
     raise TypeError(f"{operand!r} is no source")
 
 
+def unknown(place: Place, operand: Operand | None, kind: str) -> Source:
+    """The bits of an operand, as wide as `kind`, that are not defined."""
+    limit = mask(WIDTH[kind])
+    match operand:
+        case Register() | Negated(register=Register()):
+            row = place.row(operand.register if isinstance(operand, Negated) else operand)
+            return lambda warp: warp.unknown[row] & limit
+        case Address(base=Register() as register):
+            row = place.row(register)
+            return lambda warp: np.where(warp.unknown[row] != 0, limit, np.uint64(0))
+        case Vector(elements=elements):
+            part = WIDTH[kind] // len(elements)
+            pieces = [unknown(place, element, f"b{part}") for element in elements]
+            return lambda warp: sum((p(warp) << np.uint64(n * part) for n, p in enumerate(pieces)), ZERO)
+    return lambda warp: ZERO
+
+
 def address(place: Place, operand: Address, width: int = 64) -> Source:
     """base + offset; a 32-bit base wraps at 32 bits."""
     if isinstance(operand.base, Register):
@@ -140,24 +159,28 @@ def defined(warp: Warp, indices: list[int]) -> Flags:
     """Lanes in which all of these registers are defined."""
     if not indices:
         return ALL
-    known: Flags = np.logical_and.reduce(warp.defined[indices], axis=0)
+    known: Flags = ~np.logical_or.reduce(warp.unknown[indices] != 0, axis=0)
     return known
 
 
-Write = Callable[[Warp, Flags, Lanes, Flags], None]
+class Write(Protocol):
+    """Writes results in the given lanes: `known` says where they are defined, `holes` which of their bits are not."""
+
+    def __call__(self, warp: Warp, lanes: Flags, bits: Lanes, known: Flags, holes: Lanes | None = None) -> None: ...
 
 
 def destination(place: Place, operand: Operand | None, width: int, is_signed: bool = False) -> Write:
     """Writes `width`-bit results in the given lanes, extended or cut to the register; `{a, b}` takes its parts."""
     if operand is None:
-        return lambda warp, lanes, bits, known: None
+        return lambda warp, lanes, bits, known, holes=None: None
     if isinstance(operand, Vector):
         part = width // len(operand.elements)
         writers = [destination(place, element, part) for element in operand.elements]
 
-        def split(warp: Warp, lanes: Flags, bits: Lanes, known: Flags) -> None:
+        def split(warp: Warp, lanes: Flags, bits: Lanes, known: Flags, holes: Lanes | None = None) -> None:
             for index, write in enumerate(writers):
-                write(warp, lanes, (bits >> np.uint64(index * part)) & mask(part), known)
+                shift, limit = np.uint64(index * part), mask(part)
+                write(warp, lanes, (bits >> shift) & limit, known, None if holes is None else (holes >> shift) & limit)
 
         return split
     if isinstance(operand, Pair):
@@ -167,11 +190,12 @@ def destination(place: Place, operand: Operand | None, width: int, is_signed: bo
     row, limit = place.row(operand), mask(width_of(operand))
     shift = np.int64(64 - width)
 
-    def write(warp: Warp, lanes: Flags, bits: Lanes, known: Flags) -> None:
-        if is_signed:
-            bits = ((bits.view(np.int64) << shift) >> shift).view(np.uint64)
-        np.copyto(warp.bits[row], bits & limit, where=lanes)
-        np.copyto(warp.defined[row], known, where=lanes)
+    def extend(bits: Lanes) -> Lanes:
+        return (((bits.view(np.int64) << shift) >> shift).view(np.uint64) if is_signed else bits) & limit
+
+    def write(warp: Warp, lanes: Flags, bits: Lanes, known: Flags, holes: Lanes | None = None) -> None:
+        np.copyto(warp.bits[row], extend(bits), where=lanes)
+        np.copyto(warp.unknown[row], np.where(known, ZERO, limit) if holes is None else extend(holes), where=lanes)
 
     return write
 

@@ -19,12 +19,12 @@ LANES = np.arange(WARP)
 
 @dataclass(slots=True)
 class Warp:
-    """`bits` and `defined` have one row per register and one column per lane."""
+    """`bits` and `unknown` (the bits that are not defined) have one row per register and one column per lane."""
 
     block: Block
     index: int
     bits: NDArray[np.uint64]
-    defined: Flags
+    unknown: NDArray[np.uint64]
     alive: Flags
     pc: NDArray[np.int64] = field(default_factory=lambda: np.zeros(WARP, np.int64))
     barrier: NDArray[np.int64] = field(default_factory=lambda: np.full(WARP, -1))

@@ -20,6 +20,7 @@ from loadsparse.gpu.simulator.interpreter.numbers import Flags
 from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
 from loadsparse.gpu.simulator.interpreter.warp import LANES, WARP, Warp
 from loadsparse.gpu.simulator.program import Instruction, Vector
+from loadsparse.gpu.simulator.request import DEFINED
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.interpreter.machine import Machine
@@ -106,10 +107,12 @@ def _move(machine: Machine, place: Place, instruction: Instruction, index: int, 
                 if loads:
                     data, known = memory.load(machine, warp, index, lanes, at, step, space)
                     bits |= memory.from_bytes(data) << np.uint64(i * width)
-                    sure &= known.all(axis=1)
+                    sure &= memory.whole(known)
                 else:
                     part = memory.to_bytes(read[number](warp) >> np.uint64(i * width), width)
-                    flags = np.repeat(defined(warp, read_rows[number])[:, None], step, axis=1)
+                    flags = np.repeat(
+                        DEFINED * defined(warp, read_rows[number])[:, None].astype(np.uint8), step, axis=1
+                    )
                     leaked = memory.store(machine, warp, index, lanes, at, part, flags, space)
                     report_values(machine, warp, index, leaked, at, step)
             if loads:
