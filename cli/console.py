@@ -18,6 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Plain = Annotated[
     bool, typer.Option("--plain", help="No colour, no boxes, no progress bar (NO_COLOR is honoured too).")
 ]
+AlwaysPlain = Annotated[bool, typer.Option("--plain", help="As elsewhere; this command is always plain.")]
 
 
 def console(plain: bool = False) -> Console:

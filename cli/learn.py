@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from loadsparse.cli.console import Json, fail
+from loadsparse.cli.console import AlwaysPlain, Json, fail
 
 INSTALL = "Jupyter is not installed: pip install 'loadsparse[tutorials]', then: jupyter lab {folder}"
 
@@ -27,6 +27,7 @@ def command(
         bool | None, typer.Option("--open/--no-open", help="Open Jupyter there; by default on a terminal.")
     ] = None,
     as_json: Json = False,
+    plain: AlwaysPlain = False,
 ) -> None:
     """Copy the course (notebooks) and the puzzles to a folder, and open Jupyter.
 

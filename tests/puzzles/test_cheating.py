@@ -105,7 +105,7 @@ CHEATS = {
         "drift",
         "same inputs",
     ),
-    "orders to the terminal": ("raise ValueError('\\x1b[2J solved')", "crash", "ValueError: ?[2J solved"),
+    "orders to the terminal": ("raise ValueError('\\x1b[2J\\x1b[32m solved')", "crash", "ValueError: ?[2J solved"),
     "fake JSON on stdout": ("print('{\"ok\": true}', flush=True)\nreturn x[:k]", "wrong", ""),
     "a forged verdict among the judge's files": (
         "import json, sys, pathlib\n"
@@ -209,7 +209,7 @@ HOSTILE = {
 def test_hostile_ptx_is_a_wrong_answer(ptx: str) -> None:
     entry = get(3)
     puzzle = entry.load()
-    problems, score = check.judge(puzzle, entry, Compiled(ptx), check.draw(puzzle, "a:1"), Path("mine.py"))
+    problems, score, _ = check.judge(puzzle, entry, Compiled(ptx), check.draw(puzzle, "a:1"), Path("mine.py"))
     assert problems[0].kind in ("ptx", "launch", "budget")
     assert score == {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ MEMORY = 4 * 2**30
 LARGEST_PTX = 2**19
 """Characters; the largest solution has 17,000."""
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 Extent = tuple[int, ...]
 
 
@@ -152,10 +154,10 @@ def _compiled(answer: dict[str, Any], trials: int) -> Compiled:
 def _fault(mistake: dict[str, Any]) -> Fault:
     line, kind = mistake.get("line"), mistake.get("kind")
     names, used = (
-        tuple(_printable(name) for name in found) if isinstance(found := mistake.get(key), list) else ()
+        tuple(printable(name) for name in found) if isinstance(found := mistake.get(key), list) else ()
         for key in ("names", "used")
     )
-    message, trace, error = (_printable(mistake.get(key, "")) for key in ("message", "trace", "error"))
+    message, trace, error = (printable(mistake.get(key, "")) for key in ("message", "trace", "error"))
     return Fault(
         kind if isinstance(kind, str) and kind in ("placeholder", "missing", "nothing", "dtype", "launch") else None,
         error[:100],
@@ -167,6 +169,7 @@ def _fault(mistake: dict[str, Any]) -> Fault:
     )
 
 
-def _printable(text: Any) -> str:
-    """Text of the child's without control characters, which a terminal would obey."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(text))
+def printable(text: Any) -> str:
+    """Text of the child's without colours and control characters, which a terminal would obey."""
+    plain = _COLOUR.sub("", str(text))
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in plain)

@@ -9,6 +9,7 @@ are the oracle's answers computed, and PTX is run on inputs that never were in t
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadsparse.tutorials.judge import compare, mistakes
-from loadsparse.tutorials.judge.ask import MEMORY, SECONDS, Asking, Compiled, Computed
+from loadsparse.tutorials.judge.ask import MEMORY, SECONDS, Asking, Compiled, Computed, printable
 from loadsparse.tutorials.judge.problem import Problem, hint
 from loadsparse.tutorials.judge.puzzle import COUNTS, Inputs, Launch, Puzzle, PuzzleError
 from loadsparse.tutorials.judge.shelf import FOLDER, Entry, get
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from loadsparse.tutorials.judge.launching import Run
 
 ROOT = Path(__file__).resolve().parents[2]
+PRINTED = 32
+"""Lines of a kernel's own output that a verdict keeps: one for each thread of a warp."""
+_PASSED_ON = re.compile(r"(@!?%p\d+ )?(cvt\.f64\.[fsu]\d+|(ld|st)\.(local|param)|mov)\b")
+"""float64 that is made and handed on, as `print` does with every float, but not computed with."""
+Judged = tuple[list[Problem], dict[str, dict[str, int | None]], tuple[str, ...]]
 ORACLES = tuple(ROOT / name for name in ("reference", "theory"))
 """Where answers to NumPy puzzles can be read; the learner's process may not."""
 
@@ -62,8 +68,8 @@ def check(
             answer = asking.result()
     except mistakes.Fault as fault:
         return replace(verdict, problems=(mistakes.problem(fault, puzzle.hints),))
-    problems, score = judge(puzzle, entry, answer, trials, path)
-    return replace(verdict, problems=tuple(problems), score=score)
+    problems, score, printed = judge(puzzle, entry, answer, trials, path)
+    return replace(verdict, problems=tuple(problems), score=score, printed=printed)
 
 
 def draw(puzzle: Puzzle, seed: str) -> list[dict[str, Any]]:
@@ -80,10 +86,10 @@ def _warm_up() -> None:
 
 def judge(
     puzzle: Puzzle, entry: Entry, answer: Compiled | Computed, trials: list[dict[str, Any]], path: Path
-) -> tuple[list[Problem], dict[str, dict[str, int | None]]]:
-    """Problems, none if the answer is right, and the score of a right kernel."""
+) -> Judged:
+    """Problems, none if the answer is right, the score of a right kernel, and what the kernel printed on trial 0."""
     if isinstance(answer, Computed):
-        return _judge_arrays(puzzle, answer, trials), {}
+        return _judge_arrays(puzzle, answer, trials), {}, ()
     if puzzle.launch is None:
         raise PuzzleError("a kernel was handed over for a NumPy puzzle")
     return _judge_kernel(puzzle, puzzle.launch, entry, answer, trials, path)
@@ -105,7 +111,7 @@ def _judge_arrays(puzzle: Puzzle, answer: Computed, trials: list[dict[str, Any]]
 
 def _judge_kernel(
     puzzle: Puzzle, launch: Launch, entry: Entry, answer: Compiled, trials: list[dict[str, Any]], path: Path
-) -> tuple[list[Problem], dict[str, dict[str, int | None]]]:
+) -> Judged:
     from loadsparse.gpu.simulator import LaunchError, PtxError
     from loadsparse.tutorials.judge import launching, score
 
@@ -118,13 +124,21 @@ def _judge_kernel(
             done = launching.run(launch, answer, trial, inputs, expected, best.get("instructions", 1000), trial, last)
         except (PtxError, LaunchError) as error:
             kind = "ptx" if isinstance(error, PtxError) else "launch"
-            return [Problem(kind, str(error), hint(kind, puzzle.hints), trial=trial)], {}
+            return [Problem(kind, str(error), hint(kind, puzzle.hints), trial=trial)], {}, ()
         first = first or done
         if problems := list(_wrong(puzzle, launch, done, inputs, expected, trial, path)):
-            return problems, {}
+            return problems, {}, _printed(first.report.printed)
     assert first is not None
     own = score.counts(first.report)
-    return list(_costly(puzzle, first, own, trials[0], path)), score.compared(own, best)
+    costly = list(_costly(puzzle, first, own, trials[0], path))
+    return costly, score.compared(own, best), _printed(first.report.printed)
+
+
+def _printed(text: str) -> tuple[str, ...]:
+    """The first lines, without what a terminal would obey."""
+    lines = text.splitlines()
+    more = (f"... and {len(lines) - PRINTED} more lines",) if len(lines) > PRINTED else ()
+    return (*(printable(line)[:200] for line in lines[:PRINTED]), *more)
 
 
 def _wrong(
@@ -138,7 +152,7 @@ def _wrong(
     yield from found
     if not launch.float64 and trial == 0:
         for row in done.report.lines:
-            if ".f64" in row["ptx"]:
+            if ".f64" in row["ptx"] and not _PASSED_ON.match(row["ptx"]):
                 line = hazards.source_line(done.report, row["line"], path)
                 yield Problem("float64", "a float64 crept in", hint("float64", own), line, trial, details=(row["ptx"],))
                 break

@@ -22,6 +22,8 @@ class Verdict:
     problems: tuple[Problem, ...] = ()
     score: Mapping[str, Mapping[str, int | None]] = field(default_factory=dict)
     trials: int = 0
+    printed: tuple[str, ...] = ()
+    """First lines of what the kernel printed on the public trial 0."""
 
     @property
     def ok(self) -> bool:
@@ -38,6 +40,7 @@ class Verdict:
             "trials": self.trials,
             "problems": [problem.to_dict() for problem in self.problems],
             "score": {name: dict(value) for name, value in self.score.items()},
+            "printed": list(self.printed),
         }
 
     def __str__(self) -> str:
@@ -46,7 +49,8 @@ class Verdict:
             line for problem in self.problems for line in (f"  {problem}", f"    {problem.hint}", *problem.picture)
         ]
         score = (f"  {name}: {value['yours']} (best known {value['best']})" for name, value in self.score.items())
-        return "\n".join([head, *lines, *score])
+        printed = (f"  it printed: {line}" for line in self.printed)
+        return "\n".join([head, *lines, *score, *printed])
 
     def _repr_html_(self) -> str:
         from html import escape

@@ -16,7 +16,7 @@ def oracle(items, count):
 
 def inputs(rng, trial):
     density = (0.2, 0.01, 0.5, 0.9)[trial]
-    dense = rng.standard_normal((128, 64)) * (rng.random((128, 64)) < density)
+    dense = np.where(rng.random((128, 64)) < density, rng.standard_normal((128, 64)), 0)
     items = TiledCSL.encode(dense.astype(np.float16)).items
     return {"items": items, "count": items.size}
 
