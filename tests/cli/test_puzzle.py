@@ -48,7 +48,7 @@ def test_json_is_what_the_readme_says(run, tmp_path: Path) -> None:  # type: ign
     found = run("check", "1", "mine.py", "--json", "--seed", "4711")
     assert found.exit_code == 1
     verdict = json.loads(found.stdout)
-    assert set(verdict) == {"ok", "puzzle", "name", "file", "seed", "trials", "problems", "score"}
+    assert set(verdict) == {"ok", "puzzle", "name", "file", "seed", "trials", "problems", "score", "printed"}
     assert verdict["seed"].startswith("4711:")
     (problem,) = verdict["problems"]
     assert set(problem) == {"kind", "line", "sentence", "hint", "trial", "picture", "details"}
@@ -104,8 +104,9 @@ def test_help_and_puzzle_list_import_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_a_count_below_the_best_known_is_named(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """Every lane may write the same sum: fewer instructions than the solution of ours, and right."""
+def test_a_count_below_the_best_known_is_named(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    known = {"instructions": 1000, "wavefronts": 0, "conflicts": 0, "sectors": 20}
+    monkeypatch.setattr("loadsparse.tutorials.judge.shelf.Entry.best", lambda entry: known)
     body = "    for d in (16, 8, 4, 2, 1):\n        value += cuda.shfl_xor_sync(0xFFFFFFFF, value, d)\n"
     head = "from numba import cuda\n\n\ndef kernel(out, a):\n    value = a[cuda.grid(1)]\n"
     (tmp_path / "mine.py").write_text(head + body + "    out[cuda.blockIdx.x] = value\n")

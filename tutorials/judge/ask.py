@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 import signal
 import tempfile
@@ -121,8 +122,8 @@ class Asking:
         for trial in range(len(self.trials)):
             path = self.folder / f"out{trial}.npy"
             try:
-                if path.is_symlink():
-                    raise ValueError("it is a link")
+                if path.is_symlink() or not path.is_file():  # a pipe would never end
+                    raise ValueError("no such file" if not path.exists() else "it is no file")
                 found = np.load(path, allow_pickle=False)
             except (ValueError, OSError, EOFError, MemoryError) as error:
                 raise Fault("crash", "", f"the answer of trial {trial} cannot be read: {error}") from None
@@ -142,10 +143,10 @@ def _compiled(answer: dict[str, Any], trials: int) -> Compiled:
     checked = []
     for pair in launches if isinstance(launches, list) else ():
         try:
-            grid, block = ([int(n) for n in size] for size in pair)
+            grid, block = (tuple(operator.index(n) for n in size) for size in pair)
         except (TypeError, ValueError):
-            raise Fault("launch", "", f"{pair!r}"[:80]) from None
-        checked.append((tuple(grid), tuple(block)))
+            raise Fault("launch", "", printable(f"{pair!r}"[:80])) from None
+        checked.append((grid, block))
     if checked and len(checked) != trials:
         raise Fault("launch", "", f"{len(checked)} launches for {trials} trials")
     return Compiled(ptx, tuple(checked))

@@ -59,7 +59,7 @@ def check(
     student, _, entropy = seed.partition(":")
     seed = f"{student}:{entropy or secrets.token_hex(8)}"
     trials = draw(puzzle, seed)
-    sealed = (entry.path, *(ORACLES if puzzle.launch is None else ()))
+    sealed = (entry.path, entry.path.parent / "__pycache__", *(ORACLES if puzzle.launch is None else ()))
     verdict = Verdict(entry.number, entry.name, puzzle.title, path.name, seed, trials=puzzle.trials)
     try:
         with Asking(puzzle, path, trials, sealed, seconds=seconds, memory=memory) as asking:
@@ -69,14 +69,24 @@ def check(
     except mistakes.Fault as fault:
         return replace(verdict, problems=(mistakes.problem(fault, puzzle.hints),))
     problems, score, printed = judge(puzzle, entry, answer, trials, path)
-    return replace(verdict, problems=tuple(problems), score=score, printed=printed)
+    return replace(verdict, problems=tuple(map(_readable, problems)), score=score, printed=printed)
+
+
+def _readable(problem: Problem) -> Problem:
+    """The problem without control characters, which names in PTX could carry to a terminal."""
+    details = tuple(printable(line) for line in problem.details)
+    return replace(problem, sentence=printable(problem.sentence), details=details)
 
 
 def draw(puzzle: Puzzle, seed: str) -> list[dict[str, Any]]:
-    """The inputs of every trial; a NumPy puzzle meets trial 0 twice, so that what it keeps between calls is seen."""
+    """The inputs of every trial, and of one more like trial 0.
+
+    A NumPy puzzle meets the same inputs again, so that what it keeps between calls is seen; for a kernel they are secret,
+    so that a score can be told from knowledge of the public input.
+    """
     words = list(hashlib.sha256(seed.encode()).digest())
     found = [puzzle.draw(trial, words) for trial in range(puzzle.trials)]
-    return found if puzzle.launch is not None else [*found, puzzle.draw(0, words)]
+    return [*found, puzzle.draw(0, words, secret=puzzle.launch is not None)]
 
 
 def _warm_up() -> None:
@@ -118,9 +128,16 @@ def _judge_kernel(
     best = entry.best()
     first: Run | None = None
     for trial, inputs in enumerate(trials):
+        twin = trial == puzzle.trials
+        if (
+            first is not None
+            and twin
+            and not any(own < best.get(name, 0) for name, own in score.counts(first.report).items())
+        ):
+            continue  # nothing that would be worth knowing the input for
         expected = puzzle.answer(inputs)
         try:
-            last = trial == len(trials) - 1
+            last = trial == puzzle.trials - 1
             done = launching.run(launch, answer, trial, inputs, expected, best.get("instructions", 1000), trial, last)
         except (PtxError, LaunchError) as error:
             kind = "ptx" if isinstance(error, PtxError) else "launch"
@@ -128,10 +145,20 @@ def _judge_kernel(
         first = first or done
         if problems := list(_wrong(puzzle, launch, done, inputs, expected, trial, path)):
             return problems, {}, _printed(first.report.printed)
+        if twin and (known := list(_recognised(score.counts(first.report), score.counts(done.report)))):
+            return known, {}, _printed(first.report.printed)
     assert first is not None
     own = score.counts(first.report)
     costly = list(_costly(puzzle, first, own, trials[0], path))
     return costly, score.compared(own, best), _printed(first.report.printed)
+
+
+def _recognised(public: Mapping[str, int], secret: Mapping[str, int]) -> Iterable[Problem]:
+    """A score on the public input that does not hold on other data of its kind."""
+    for name, own in public.items():
+        if secret[name] > 1.25 * own + 8:  # what data alone may change, where work depends on them
+            said = f"it costs {own} {name} on the public input, but {secret[name]} on other data of the same size"
+            yield Problem("drift", said, "A score has to come from the work, not from knowing the input.", trial=0)
 
 
 def _printed(text: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from loadsparse.gpu import sandbox
 from loadsparse.tutorials.judge.guard import guard
+from loadsparse.tutorials.judge.landlock import confine
 
 LARGEST = 256 * 2**20
 """Bytes of the largest file it may write."""
@@ -41,6 +42,7 @@ def serve(folder: Path) -> None:
         from loadsparse.gpu import compiler, intrinsics  # noqa: F401  before the guard: they read and load much
 
         compiler.default_backend()
+    confine(folder)
     guard(folder, tuple(Path(place) for place in request["sealed"]), numpy_only=not kernel)
     respond(folder, request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from loadsparse.tutorials.judge.puzzle import Launch
 
 QUICK = 4000
 """Warp instructions up to which interpreting is quicker than translating."""
+MOST_THREADS = 1 << 16
+"""Threads that a learner's own `launch` may ask for: a grid of billions would never end."""
 SLACK, PATIENCE = 20_000, 20
 """A launch may execute SLACK warp instructions and PATIENCE times the best known count."""
 
@@ -76,6 +79,8 @@ def run(
     entry = module["kernel"]
     if answer.launches:
         grid, block = answer.launches[trial]
+        if (threads := math.prod((*grid, *block))) > MOST_THREADS:
+            raise simulator.LaunchError(f"{threads} threads: no puzzle needs more than {MOST_THREADS}")
     else:
         grid = _tuple(launch.grid(inputs) if callable(launch.grid) else launch.grid or 1)
         block = _tuple(launch.block)

@@ -135,9 +135,9 @@ class Puzzle:
         found = re.search(r"^def (\w+)\(", self.template, re.MULTILINE)
         return found[1] if found else "answer"
 
-    def draw(self, trial: int, seed: list[int]) -> dict[str, Any]:
-        """Inputs of a trial; trial 0 does not depend on the seed."""
-        rng = np.random.default_rng([0] if trial == 0 else [*seed, trial])
+    def draw(self, trial: int, seed: list[int], *, secret: bool = False) -> dict[str, Any]:
+        """Inputs of a trial; trial 0 does not depend on the seed, unless it is wanted with `secret` data."""
+        rng = np.random.default_rng([0] if trial == 0 and not secret else [*seed, trial])
         try:
             drawn = self.inputs(rng, trial)
         except Exception as error:  # a teacher's code may raise anything

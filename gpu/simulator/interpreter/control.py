@@ -196,6 +196,8 @@ def _text(machine: Machine, warp: Warp, lane: int, address: int) -> str:
     return _bytes(machine, warp, lane, address, 4096).split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
+MOST_PRINTED = 2**20
+"""Characters of a launch's output that are kept: as many as CUDA's buffer holds by default."""
 FORMAT = re.compile(r"%([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?(hh|h|ll|l|z|j|t)?([diouxXeEfFgGaAcsp%])")
 
 
@@ -236,7 +238,9 @@ def _vprintf(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, 
         value = int.from_bytes(take(size), "little", signed=letter in "di")
         return str((spec + {"u": "d", "i": "d"}.get(letter, letter)) % value)
 
-    machine.printed.append(FORMAT.sub(show, text))
+    if machine.printed_characters < MOST_PRINTED:
+        machine.printed.append(FORMAT.sub(show, text))
+        machine.printed_characters += len(machine.printed[-1])
     result = call.results[0] if call.results else None
     if isinstance(result, Variable):
         start = int(warp.threads[lane]) * warp.block.param_bytes + place.address(result)

@@ -73,6 +73,7 @@ class Machine:
         self.hazards: dict[tuple[str, int, int | None], Hazard] = {}
         self.stopped: HazardKind | None = None
         self.printed: list[str] = []
+        self.printed_characters = 0
         self.thread_instructions = 0
         self.shared_granule, self.global_granule = self._granule(shared_width), self._granule(global_width)
         self.messages = Messages()

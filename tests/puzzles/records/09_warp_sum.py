@@ -2,9 +2,8 @@ from numba import cuda, uint32
 
 
 def kernel(out, a):
-    lane, block = uint32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
-    value = a[uint32(block * 32 + lane)]
+    block = uint32(cuda.blockIdx.x)
+    value = a[uint32(block * 32 + uint32(cuda.threadIdx.x))]
     for step in (16, 8, 4, 2, 1):
         value += cuda.shfl_xor_sync(0xFFFFFFFF, value, step)
-    if lane == 0:
-        out[block] = value
+    out[block] = value  # every lane has the sum, and may write it
