@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import eight_bits
-from loadsparse.gpu.simulator.engine.floats import NAN, Floats, is_float
+from loadsparse.gpu.simulator.engine.floats import EXPONENT, NAN, Floats, is_float
 from loadsparse.gpu.simulator.engine.ir import splat, vec
 from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
 from loadsparse.gpu.simulator.opcodes import EIGHT_BIT_PAIRS
@@ -77,7 +77,7 @@ def _integer_to_float(x: Lowering, instruction: Instruction, value: str, source:
         bits = algebra.narrow(algebra.directed(exact, rounding), "float")
     else:
         bits = _directed_half(algebra, exact, "double", rounding)
-    return _saturated(algebra, instruction, bits)
+    return _finish(algebra, instruction, bits)
 
 
 def _wide_to_double(algebra: Floats, value: str, source: str, rounding: str) -> str:
@@ -107,9 +107,25 @@ def _wide_to_double(algebra: Floats, value: str, source: str, rounding: str) -> 
     return algebra.cast("bitcast", algebra.operate("or", "i64", bits, sign), "i64", "double")
 
 
-def _saturated(algebra: Floats, instruction: Instruction, bits: str) -> str:
-    if "sat" not in instruction.modifiers:
-        return bits
+def _finish(algebra: Floats, instruction: Instruction, bits: str) -> str:
+    """.satfinite, .sat and .relu."""
+    if "satfinite" in instruction.modifiers:
+        bits = _made_finite(algebra, bits)
+    if "sat" in instruction.modifiers:
+        bits = _saturated(algebra, bits)
+    return algebra.rectify(bits) if "relu" in instruction.modifiers else bits
+
+
+def _made_finite(algebra: Floats, bits: str) -> str:
+    """Infinities -> the largest numbers."""
+    width = WIDTH[algebra.scalar]
+    integer, infinity, sign = f"i{width}", EXPONENT[algebra.scalar], 1 << (width - 1)
+    size = algebra.operate("and", integer, bits, splat(integer, sign - 1))
+    infinite = algebra.compare("eq", integer, size, splat(integer, infinity))
+    return algebra.select(infinite, integer, algebra.operate("sub", integer, bits, splat(integer, 1)), bits)
+
+
+def _saturated(algebra: Floats, bits: str) -> str:
     integer = f"i{WIDTH[algebra.scalar]}"
     value, element = algebra.widen(bits)
     positive = algebra.compare("ogt", element, value, "zeroinitializer")
@@ -140,8 +156,6 @@ def _float_to_integer(x: Lowering, instruction: Instruction, value: str, source:
 
 def _float_to_float(x: Lowering, instruction: Instruction, value: str, source: str, target: str) -> str:
     modifiers = instruction.modifiers
-    if "satfinite" in modifiers or "relu" in modifiers:
-        raise refuse(instruction)
     origin = Floats(x.code, source, 32)
     result = Floats(x.code, target, 32)
     if "ftz" in modifiers and source == "f32":
@@ -163,7 +177,7 @@ def _float_to_float(x: Lowering, instruction: Instruction, value: str, source: s
         bits = _directed_half(result, number, element, rounding)
     if "ftz" in modifiers and target == "f32":
         bits = result.flush(bits)
-    return _saturated(result, instruction, bits)
+    return _finish(result, instruction, bits)
 
 
 def _directed_half(algebra: Floats, number: str, element: str, rounding: str) -> str:
@@ -196,27 +210,27 @@ def _pack_pair(x: Lowering, instruction: Instruction, target: str) -> None:
     for operand in reversed(instruction.operands[1:3]):
         number, element = Floats(x.code, "f32", 32).widen(x.get(operand, "f32"))
         bits = algebra.narrow(number, element) if rounding == "rn" else _directed_half(algebra, number, element, "rz")
-        if "relu" in instruction.modifiers:
-            negative = algebra.compare("ole", element, number, "zeroinitializer")
-            bits = algebra.select(negative, "i16", splat("i16", 0), bits)
-        if "satfinite" in instruction.modifiers:
-            raise refuse(instruction)
-        halves.append(bits)
+        halves.append(_finish(algebra, instruction, bits))
     x.put_result(instruction, x.pack(halves, 16))
 
 
 def _to_tf32(x: Lowering, instruction: Instruction) -> None:
-    """cvt.rna.tf32.f32: nearest with ties away from zero, 10 fraction bits."""
-    if instruction.modifiers[0] != "rna" or not is_float(instruction):
+    """cvt.tf32.f32: 10 fraction bits; .rna is nearest with ties away from zero."""
+    if not is_float(instruction):
         raise refuse(instruction)
     code, vector = x.code, vec("i32")
     bits = x.get(instruction.operands[1], "f32")
     algebra = Floats(code, "f32", 32)
     number, element = algebra.widen(bits)
-    rounded = code.op("and", vector, code.op("add", vector, bits, splat("i32", 0x1000)), splat("i32", 0xFFFFE000))
+    half = splat("i32", 0x1000 if "rna" in instruction.modifiers else 0)
+    if "rn" in instruction.modifiers:
+        last = code.op("and", vector, code.op("lshr", vector, bits, splat("i32", 13)), splat("i32", 1))
+        half = code.op("add", vector, splat("i32", 0xFFF), last)
+    rounded = code.op("and", vector, code.op("add", vector, bits, half), splat("i32", 0xFFFFE000))
     finite = algebra.compare(
         "one", element, algebra.intrinsic("fabs", element, number), "splat (float 0x7FF0000000000000)"
     )
     rounded = code.select(finite, "i32", rounded, bits)
     nan = algebra.compare("uno", element, number, number)
-    x.put_result(instruction, code.select(nan, "i32", splat("i32", NAN["f32"]), rounded))
+    rounded = _finish(algebra, instruction, code.select(nan, "i32", splat("i32", NAN["f32"]), rounded))
+    x.put_result(instruction, rounded)

@@ -14,6 +14,7 @@ from loadsparse.gpu.simulator.program import WIDTH, Instruction
 FLOAT = {"f16": "half", "f32": "float", "f64": "double"}
 NAN = {"f16": 0x7FFF, "bf16": 0x7FFF, "f32": 0x7FFFFFFF, "f64": 0x7FF8000000000000}
 """What an operation that yields NaN writes."""
+EXPONENT = {"f16": 0x7C00, "bf16": 0x7F80, "f32": 0x7F800000, "f64": 0x7FF0000000000000}
 ROUNDINGS = frozenset({"rn", "rz", "rm", "rp"})
 
 
@@ -119,21 +120,35 @@ class Floats:
         error = self.operate(
             "fadd", "double", self.operate("fsub", "double", a, rest), self.operate("fsub", "double", b, virtual)
         )
-        bits = self.cast("bitcast", total, "double", "i64")
-        inexact = self.compare("one", "double", error, "zeroinitializer")
-        even = self.compare("eq", "i64", self.operate("and", "i64", bits, splat("i64", 1)), splat("i64", 0))
-        fix = self.operate("and", "i1", inexact, even)
-        opposite = self.operate("xor", "i64", bits, self.cast("bitcast", error, "double", "i64"))
-        inward = self.compare("slt", "i64", opposite, splat("i64", 0))
-        step = self.select(inward, "i64", splat("i64", -1), splat("i64", 1))
-        step = self.select(fix, "i64", step, splat("i64", 0))
-        return self.cast("bitcast", self.operate("add", "i64", bits, step), "i64", "double")
+        return self.odd(total, error, "splat (double 1.0)")
 
     def flush(self, bits: str) -> str:
-        """f32 subnormals -> zero of the same sign."""
-        magnitude = self.operate("and", "i32", bits, splat("i32", 0x7F800000))
-        tiny = self.compare("eq", "i32", magnitude, splat("i32", 0))
-        return self.select(tiny, "i32", self.operate("and", "i32", bits, splat("i32", 0x80000000)), bits)
+        """Subnormals -> zero of the same sign."""
+        integer = f"i{WIDTH[self.scalar]}"
+        magnitude = self.operate("and", integer, bits, splat(integer, EXPONENT[self.scalar]))
+        tiny = self.compare("eq", integer, magnitude, splat(integer, 0))
+        sign = self.operate("and", integer, bits, splat(integer, 1 << (WIDTH[self.scalar] - 1)))
+        return self.select(tiny, integer, sign, bits)
+
+    def rectify(self, bits: str) -> str:
+        """Negative numbers and -0 -> +0; NaN stays."""
+        integer = f"i{WIDTH[self.scalar]}"
+        value, element = self.widen(bits)
+        negative = self.compare("ole", element, value, "zeroinitializer")
+        return self.select(negative, integer, splat(integer, 0), bits)
+
+    def odd(self, value: str, rest: str, grows: str) -> str:
+        """A double that is not exact -> rounded to odd, where `rest` has the sign of the exact value minus it, times that
+        of `grows`."""
+        bits = self.cast("bitcast", value, "double", "i64")
+        signs = [self.cast("bitcast", v, "double", "i64") for v in (rest, grows)]
+        opposite = self.operate("xor", "i64", bits, self.operate("xor", "i64", *signs))
+        inward = self.compare("slt", "i64", opposite, splat("i64", 0))
+        step = self.select(inward, "i64", splat("i64", -1), splat("i64", 1))
+        even = self.compare("eq", "i64", self.operate("and", "i64", bits, splat("i64", 1)), splat("i64", 0))
+        fix = self.operate("and", "i1", even, self.compare("one", "double", rest, "zeroinitializer"))
+        step = self.select(fix, "i64", step, splat("i64", 0))
+        return self.cast("bitcast", self.operate("add", "i64", bits, step), "i64", "double")
 
 
 class FloatOperation:
@@ -149,9 +164,7 @@ class FloatOperation:
             raise refuse(instruction)
         self.floats = Floats(x.code, self.scalar, 64 if self.packed else 32)
         self.rounding = next((m for m in instruction.modifiers if m in ROUNDINGS), "rn")
-        self.ftz = "ftz" in self.modifiers and self.scalar == "f32"
-        if "ftz" in self.modifiers and self.scalar != "f32":
-            raise refuse(instruction, "ftz of half precision")
+        self.ftz = "ftz" in self.modifiers
 
     def bits(self, operand_index: int) -> str:
         """Bit patterns of a source (flushed if .ftz)."""
@@ -183,8 +196,7 @@ class FloatOperation:
         if "sat" in self.modifiers or "relu" in self.modifiers:
             value, element = floats.widen(bits)
             nan = floats.compare("uno", element, value, value)
-            negative = floats.compare("ole", element, value, "zeroinitializer")
-            bits = floats.select(negative, integer, splat(integer, 0), bits)
+            bits = floats.rectify(bits)
             if "sat" in self.modifiers:
                 one = {"f16": 0x3C00, "bf16": 0x3F80, "f32": 0x3F800000, "f64": 0x3FF0000000000000}[self.scalar]
                 above = floats.compare("oge", element, value, f"splat ({element} 1.0)")
@@ -250,14 +262,11 @@ def approximate(x: Lowering, instruction: Instruction) -> None:
     """One-operand functions: .rn forms are IEEE; approximations are the double result rounded once."""
     operation = FloatOperation(x, instruction)
     floats, name = operation.floats, instruction.name
-    if operation.rounding != "rn":
-        raise refuse(instruction, "directed rounding")
     a = operation.source(1)
-    one = f"splat ({operation.element} 1.0)"
     if name == "rcp":
-        return operation.finish(floats.operate("fdiv", operation.element, one, a))
+        return _quotient(operation, f"splat ({operation.element} 1.0)", a)
     if name == "sqrt":
-        return operation.finish(floats.intrinsic("sqrt", operation.element, a))
+        return _root(operation, a)
     wide = a if operation.element == "double" else floats.cast("fpext", a, "float", "double")
     if name == "rsqrt":
         result = floats.operate("fdiv", "double", "splat (double 1.0)", floats.intrinsic("sqrt", "double", wide))
@@ -269,9 +278,34 @@ def approximate(x: Lowering, instruction: Instruction) -> None:
 
 def float_divide(x: Lowering, instruction: Instruction) -> None:
     operation = FloatOperation(x, instruction)
-    if operation.rounding != "rn":
-        raise refuse(instruction, "directed rounding")
-    operation.finish(operation.floats.operate("fdiv", operation.element, operation.source(1), operation.source(2)))
+    _quotient(operation, operation.source(1), operation.source(2))
+
+
+def _quotient(operation: FloatOperation, a: str, b: str) -> None:
+    """a / b; directed roundings of f32 by the exact remainder of the quotient in double."""
+    floats = operation.floats
+    if operation.rounding == "rn":
+        return operation.finish(floats.operate("fdiv", operation.element, a, b))
+    if operation.scalar == "f64":
+        raise refuse(operation.instruction, "directed rounding of f64")
+    a, b = (floats.cast("fpext", v, "float", "double") for v in (a, b))
+    quotient = floats.operate("fdiv", "double", a, b)
+    minus = floats.code.v(f"fneg {floats.vector('double')} {quotient}")
+    return operation.finish(floats.odd(quotient, floats.intrinsic("fma", "double", minus, b, a), b), "double")
+
+
+def _root(operation: FloatOperation, a: str) -> None:
+    floats = operation.floats
+    if operation.rounding == "rn":
+        return operation.finish(floats.intrinsic("sqrt", operation.element, a))
+    if operation.scalar == "f64":
+        raise refuse(operation.instruction, "directed rounding of f64")
+    a = floats.cast("fpext", a, "float", "double")
+    root = floats.intrinsic("sqrt", "double", a)
+    minus = floats.code.v(f"fneg {floats.vector('double')} {root}")
+    return operation.finish(
+        floats.odd(root, floats.intrinsic("fma", "double", minus, root, a), "splat (double 1.0)"), "double"
+    )
 
 
 def float_sign(x: Lowering, instruction: Instruction) -> None:
@@ -288,16 +322,27 @@ def float_sign(x: Lowering, instruction: Instruction) -> None:
 
 
 def float_extreme(x: Lowering, instruction: Instruction) -> None:
-    """min, max: the other operand beside a NaN (.NaN: NaN); -0 < +0."""
+    """min, max of two or three: the other operand beside a NaN (.NaN: NaN); -0 < +0."""
     operation = FloatOperation(x, instruction)
     floats = operation.floats
-    if len(instruction.operands) > 3 or "abs" in operation.modifiers or "xorsign" in operation.modifiers:
-        raise refuse(instruction)
     propagate = "NaN" in operation.modifiers
     name = ("minimum" if propagate else "minimumnum") if instruction.name == "min" else (
         "maximum" if propagate else "maximumnum"
     )  # fmt: skip
-    operation.finish(floats.intrinsic(name, operation.element, operation.source(1), operation.source(2)))
+    integer, top = f"i{WIDTH[operation.scalar]}", 1 << (WIDTH[operation.scalar] - 1)
+    result, *others = (operation.bits(index) for index in range(1, len(instruction.operands)))
+    for other in others:
+        sign = ""
+        if {"xorsign", "abs"} <= operation.modifiers:
+            sign = floats.operate("and", integer, floats.operate("xor", integer, result, other), splat(integer, top))
+        if "abs" in operation.modifiers:
+            result, other = (floats.operate("and", integer, bits, splat(integer, top - 1)) for bits in (result, other))
+        (a, element), (b, _) = floats.widen(result), floats.widen(other)
+        result = floats.narrow(floats.intrinsic(name, element, a, b), element)
+        if sign:
+            signed = floats.operate("or", integer, result, sign)
+            result = floats.select(floats.compare("ord", element, a, b), integer, signed, result)
+    operation.finish_bits(result)
 
 
 @lowers("copysign")

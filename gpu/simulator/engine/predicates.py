@@ -7,7 +7,7 @@ from collections.abc import Callable
 from loadsparse.gpu.simulator.engine import floats as fp
 from loadsparse.gpu.simulator.engine import holes, integers, packed
 from loadsparse.gpu.simulator.engine.ir import splat, vec
-from loadsparse.gpu.simulator.engine.lowering import TABLE, Lowering, lowers, refuse
+from loadsparse.gpu.simulator.engine.lowering import TABLE, Lowering, lowers
 from loadsparse.gpu.simulator.program import WIDTH, Instruction
 
 _INTEGER = {
@@ -40,8 +40,6 @@ def _compare(x: Lowering, instruction: Instruction, type_: str, how: str) -> str
             a, b = (x.code.v(f"bitcast {vec('i32')} {value} to <64 x i16>") for value in (a, b))
         algebra = fp.Floats(x.code, type_.removesuffix("x2"), count)
         if "ftz" in instruction.modifiers:
-            if type_ != "f32":
-                raise refuse(instruction, "ftz of half precision")
             a, b = algebra.flush(a), algebra.flush(b)
         (a, element), (b, _) = algebra.widen(a), algebra.widen(b)
         return algebra.compare(_FLOAT[how], element, a, b)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from loadsparse.gpu.simulator import padding
 from loadsparse.gpu.simulator.engine import (  # noqa: F401  (lowerings register themselves)
     atomics,
+    bits,
     convert,
     floats,
     holes,
@@ -19,6 +20,7 @@ from loadsparse.gpu.simulator.engine import (  # noqa: F401  (lowerings register
     memory,
     predicates,
     runtime,
+    selection,
     tensor,
     warps,
     wmma,

@@ -53,7 +53,9 @@ def convert(modifiers: tuple[str, ...]) -> Operation:
     if is_float[source] and is_float[target]:
         return lambda a: _float_to_float(a, source, target, rounding, whole, ftz, modifiers)
     if is_float[source]:
-        return lambda a: _float_to_integer(flush(a, source) if ftz else a, source, target, whole or "rzi")
+        return lambda a: _float_to_integer(
+            flush(a, source) if ftz and source == "f32" else a, source, target, whole or "rzi"
+        )
     if is_float[target]:
         return lambda a: _finish(_integer_to_float(a, source, target, rounding), target, modifiers)
     return lambda a: _integer_to_integer(a, source, target, "sat" in modifiers)
@@ -89,7 +91,7 @@ def _finish(bits: Lanes, kind: str, modifiers: tuple[str, ...]) -> Lanes:
 def _float_to_float(
     a: Lanes, source: str, target: str, rounding: str, whole: str | None, ftz: bool, modifiers: tuple[str, ...]
 ) -> Lanes:
-    if ftz and source in ("f32", "f16"):
+    if ftz and source == "f32":
         a = flush(a, source)
     value = to_double(a, source)
     if whole is not None:
