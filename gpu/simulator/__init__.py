@@ -9,11 +9,11 @@ What a launch means is in SEMANTICS.md.
 """
 
 from loadsparse.gpu.simulator.arguments import empty
+from loadsparse.gpu.simulator.coverage import coverage
 from loadsparse.gpu.simulator.frontend.run import run
 from loadsparse.gpu.simulator.interpreter import Event, Observer
 from loadsparse.gpu.simulator.limits import LaunchError
 from loadsparse.gpu.simulator.module import Entry, Module, load
-from loadsparse.gpu.simulator.opcodes import coverage
 from loadsparse.gpu.simulator.program import PtxError
 from loadsparse.gpu.simulator.report import Finding, Report
 from loadsparse.gpu.simulator.request import Checks

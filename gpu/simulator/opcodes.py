@@ -101,7 +101,7 @@ class Opcode:
                 return f"'{self.name}' has no modifier '.{modifier}' that this simulator knows"
         found = sum(modifier in self.types for modifier in modifiers)
         if found not in self.type_counts:
-            return f"'{self.name}' needs {_either(self.type_counts)} type modifier(s), found {found}"
+            return f"'{self.name}' needs {either(self.type_counts)} type modifier(s), found {found}"
         if self.name not in TYPE_INSIDE and any(
             modifier in self.types for modifier in modifiers[: len(modifiers) - found]
         ):
@@ -110,11 +110,11 @@ class Opcode:
             if sum(modifier in group for modifier in modifiers) != 1:
                 return f"'{self.name}' needs exactly one of {', '.join('.' + g for g in sorted(group))}"
         if operand_count not in self.operands:
-            return f"'{self.name}' takes {_either(self.operands)} operands, found {operand_count}"
+            return f"'{self.name}' takes {either(self.operands)} operands, found {operand_count}"
         return None
 
 
-def _either(counts: tuple[int, ...]) -> str:
+def either(counts: tuple[int, ...]) -> str:
     return " or ".join(str(count) for count in counts)
 
 
@@ -345,6 +345,8 @@ def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | 
     if row is None:
         return f"unknown opcode '{'.'.join((name, *modifiers))}'"
     found = row.problem(modifiers, operand_count) or _mismatch(row, modifiers)
+    if name == "cp" and not found:
+        found = _copy_problem(modifiers, operand_count)
     if name == "wmma" and not found:
         shape = next(modifier for modifier in modifiers if modifier in WMMA_SHAPES.split())
         if not {modifier for modifier in modifiers if modifier in row.types} <= WMMA_TYPES[shape]:
@@ -363,6 +365,22 @@ _ARITHMETIC = frozenset({"add", "sub", "mul", "mad", "div", "abs", "neg", "min",
 _OF_FLOATS = frozenset({*ROUNDS.split(), "ftz", "approx", "full", "NaN", "xorsign"})
 
 
+COPIES: dict[str, tuple[int, ...]] = {
+    "ca": (3, 4, 5), "cg": (3, 4, 5), "commit_group": (0,), "wait_all": (0,), "wait_group": (1,), "mbarrier": (1,),
+}  # fmt: skip
+"""Operands of each kind of cp.async."""
+
+
+def _copy_problem(modifiers: tuple[str, ...], operand_count: int) -> str | None:
+    opcode = ".".join(("cp", *modifiers))
+    kinds = [modifier for modifier in modifiers if modifier in COPIES]
+    if "async" not in modifiers or len(kinds) != 1:
+        return f"'{opcode}' needs .async and exactly one of {', '.join('.' + kind for kind in COPIES)}"
+    if operand_count not in COPIES[kinds[0]]:
+        return f"'{opcode}' takes {either(COPIES[kinds[0]])} operands, found {operand_count}"
+    return None
+
+
 def _mismatch(row: Opcode, modifiers: tuple[str, ...]) -> str | None:
     """Why these modifiers do not go together, or None."""
     kinds = [modifier for modifier in modifiers if modifier in row.types]
@@ -374,6 +392,27 @@ def _mismatch(row: Opcode, modifiers: tuple[str, ...]) -> str | None:
             return f"'{opcode}': .{how} compares unsigned integers"
         if how in ("equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan") and not is_float:
             return f"'{opcode}': .{how} compares floating-point numbers"
+    if ("cc" in modifiers or row.name in ("addc", "subc", "madc")) and (
+        is_float or not kinds[-1].endswith(("32", "64"))
+    ):
+        return f"'{opcode}': carries go with integers of 32 and 64 bits"
+    if (
+        kinds
+        and kinds[-1] in HALVES.split()
+        and row.name in ("add", "sub", "mul", "fma")
+        and {"rz", "rm", "rp"} & set(modifiers)
+    ):
+        return f"'{opcode}': half precision is rounded to nearest"
+    if "sat" in modifiers and row.name in ("add", "sub", "mul", "mad") and not is_float and kinds[-1] != "s32":
+        return f"'{opcode}': of integers only .s32 saturates"
+    if row.name == "cvt" and ("tf32" in kinds or "rna" in modifiers) and kinds != ["tf32", "f32"]:
+        return f"'{opcode}': .tf32 comes from .f32, and only it is rounded by .rna"
+    if row.name == "cvt" and kinds[0] in ("f16x2", "bf16x2") and kinds[1] not in ("f32", *EIGHT_BIT_PAIRS):
+        return f"'{opcode}': pairs of halves come from two .f32"
+    if row.name == "cvt" and kinds[1] in ("f16x2", "bf16x2") and kinds[0] not in EIGHT_BIT_PAIRS:
+        return f"'{opcode}': pairs of halves only become 8-bit floats"
+    if row.name == "set" and kinds[0].endswith("x2") and kinds[0] != kinds[1]:
+        return f"'{opcode}': pairs are the result of comparing pairs"
     if row.name == "slct" and kinds[-1] not in ("s32", "f32"):
         return f"'{opcode}': slct decides by .s32 or .f32"
     if row.name == "cvt" and any(kind in EIGHT_BIT_PAIRS for kind in kinds):
@@ -414,30 +453,3 @@ def pipe(name: str, modifiers: tuple[str, ...]) -> Pipe:
     if name == "wmma" and "mma" not in modifiers:
         return "lsu"
     return row.pipe
-
-
-INTERPRETED = frozenset({"call", "isspacep", "mbarrier", "movmatrix", "stmatrix", "szext"})
-"""What only the interpreter executes; of the others, the LLVM engine may leave a rare form to it."""
-PARTLY_INTERPRETED = {"cp": "mbarrier"}
-"""Modifiers with which only the interpreter executes an opcode."""
-
-
-def _engine(name: str) -> str:
-    if name in INTERPRETED:
-        return "interpreter"
-    return f"llvm (interpreter: {PARTLY_INTERPRETED[name]})" if name in PARTLY_INTERPRETED else "llvm"
-
-
-def coverage() -> list[dict[str, str]]:
-    """One row per mnemonic: its modifiers, types, operand counts, pipe and fastest engine, as text for a table."""
-    return [
-        {
-            "opcode": row.name,
-            "types": " ".join(sorted(row.types)),
-            "modifiers": " ".join(sorted(row.flags)),
-            "operands": _either(row.operands),
-            "pipe": row.pipe,
-            "engine": _engine(row.name),
-        }
-        for row in _ROWS
-    ]

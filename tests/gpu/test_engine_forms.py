@@ -3,17 +3,25 @@
 import random
 
 import numpy as np
-import pytest
 from ptx_forms import forms
-from ptx_text import run
+from ptx_text import entry, run
+
+from loadsparse.gpu import simulator
+from loadsparse.gpu.simulator.coverage import coverage
+from loadsparse.gpu.simulator.engine.lowering import Unsupported
+from loadsparse.gpu.simulator.engine.translate import Translation
+from loadsparse.gpu.simulator.layout import layout
+from loadsparse.gpu.simulator.request import Checks
 
 REGISTERS = {"%h": ("u16", np.uint16), "%r": ("u32", np.uint32), "%rd": ("u64", np.uint64)}
-ELSEWHERE = frozenset(
-    "ld ldu st atom red cp mbarrier ldmatrix stmatrix prefetch prefetchu bar barrier ret exit trap brkpt nanosleep "
-    "membar fence pmevent mma wmma elect addc subc madc".split()
-)
+ELSEWHERE = {
+    *("ld", "ldu", "st", "atom", "red", "cp", "mbarrier", "ldmatrix", "stmatrix", "prefetch", "prefetchu", "bar"),
+    *("barrier", "ret", "exit", "trap", "brkpt", "nanosleep", "membar", "fence", "pmevent", "mma", "wmma", "elect"),
+    *("addc", "subc", "madc"),
+}
 """What needs memory, ends a thread, or is tested in a file of its own."""
-HALVES = (0, 1, 0x3FF, 0x400, 0x3C00, 0x7BFF, 0x7C00, 0x7C01, 0x7E00, 0x8000, 0x8001, 0xBC00, 0xFC00, 0xFFFF, 0x7F80, 0x0080)
+HALVES = (0, 1, 0x3FF, 0x400, 0x3C00, 0x7BFF, 0x7C00, 0x7C01, 0x7E00, 0x8000, 0x8001, 0xBC00, 0xFC00, 0xFFFF, 0x7F80,
+          0x0080)  # fmt: skip
 WORDS = (0, 1, 31, 32, 33, 0x7FFFFF, 0x800000, 0x3F800000, 0x3F7FFFFF, 0x7F7FFFFF, 0x7F800000, 0x7FC00001, 0x80000000,
          0x80000001, 0xBF800000, 0xFFFFFFFF, 0x387FFFFF, 0x33000001, 0x477FF000, 0x4B000001)  # fmt: skip
 
@@ -22,11 +30,13 @@ def patterns(dtype, shape, seed):
     """Bits of all kinds: edges of the formats, small integers, anything."""
     rng = np.random.default_rng(seed)
     bits = np.dtype(dtype).itemsize * 8
-    anything = rng.integers(0, 2**63, shape, dtype=np.uint64) << np.uint64(1) | rng.integers(0, 2, shape, dtype=np.uint64)
-    edges = {16: HALVES, 32: WORDS}.get(bits) or tuple(np.array(WORDS, np.uint32).view(np.float32).astype(np.float64).view(np.uint64).tolist())
-    edge = rng.choice(np.array(edges, np.uint64), shape)
+    anything = rng.integers(0, 2**64 - 1, shape, dtype=np.uint64, endpoint=True)
+    with np.errstate(invalid="ignore"):
+        doubles = np.array(WORDS, np.uint32).view(np.float32).astype(np.float64).view(np.uint64)
+    edge = rng.choice({16: np.array(HALVES, np.uint64), 32: np.array(WORDS, np.uint64), 64: doubles}[bits], shape)
     if bits == 32:
-        edge = np.where(rng.random(shape) < 0.3, patterns(np.uint16, shape, seed + 1).astype(np.uint64) * np.uint64(65537), edge)
+        twice = patterns(np.uint16, shape, seed + 1).astype(np.uint64) * np.uint64(65537)
+        edge = np.where(rng.random(shape) < 0.3, twice, edge)
     small = rng.integers(0, 70, shape).astype(np.uint64)
     chosen = np.where(rng.random(shape) < 0.4, edge, np.where(rng.random(shape) < 0.3, small, anything))
     return (chosen & np.uint64(2**bits - 1)).astype(dtype)
@@ -63,3 +73,54 @@ def in_both(instructions, seed, arch="sm_90"):
         np.testing.assert_array_equal(a, b, err_msg=text)
     assert first.metrics == second.metrics
     assert sorted(map(str, first.hazards)) == sorted(map(str, second.hazards))
+
+
+def sample(number, seed, keep):
+    """So many instructions of the forms that `keep` accepts, at least one of every opcode."""
+    rng, by_name = random.Random(seed), {}
+    for name, modifiers, text in forms():
+        if keep(name):
+            by_name.setdefault(name, []).append((modifiers, text))
+    chosen = [(name, *rng.choice(found)) for name, found in by_name.items()]
+    while len(chosen) < number:
+        name = rng.choice(list(by_name))
+        chosen.append((name, *rng.choice(by_name[name])))
+    return chosen
+
+
+def is_left(modifiers, row):
+    """What the table says of a form: True if only the interpreter executes it."""
+    engine = row["engine"]
+    if engine == "interpreter":
+        return True
+    left = engine.partition("interpreter: ")[2].rstrip(")").split()
+    return any(set(modifiers) >= set(form.split(".")) for form in left)
+
+
+def test_the_table_says_which_engine_executes_a_form():
+    rows = {row["opcode"]: row for row in coverage()}
+    wrong = []
+    for name, modifiers, text in sample(260, 1, lambda name: True):
+        before = "add.cc.u32 %r1, %r2, %r3; " if name.startswith(("addc", "subc", "madc")) else ""
+        source = entry(before + text, ".param .u64 p0").replace(".target sm_80", ".target sm_90")
+        module = simulator.load(source, "sm_90")
+        kernel = module["k"].kernel
+        try:
+            Translation(kernel, layout(module.program, kernel), Checks(), "sm_90").full_text()
+            refused = False
+        except Unsupported:
+            refused = True
+        if refused != is_left(modifiers, rows[name]):
+            wrong.append(text)
+    assert not wrong
+
+
+def test_register_instructions_agree():
+    rows = {row["opcode"]: row for row in coverage()}
+    chosen = [
+        text
+        for name, modifiers, text in sample(150, 2, lambda name: name not in ELSEWHERE)
+        if not is_left(modifiers, rows[name])
+    ]
+    for start in range(0, len(chosen), 40):
+        in_both(chosen[start : start + 40], start)

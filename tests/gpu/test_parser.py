@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ptx_text import HEAD, entry
 
 from loadsparse.gpu import simulator
-from loadsparse.gpu.simulator.opcodes import OPCODES, coverage, problem
+from loadsparse.gpu.simulator.coverage import coverage
+from loadsparse.gpu.simulator.opcodes import OPCODES, problem
 from loadsparse.gpu.simulator.parser import parse
 from loadsparse.gpu.simulator.program import Address, Immediate, Pair, PtxError, Register, Special, Variable, Vector
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine import eight_bits
-from loadsparse.gpu.simulator.engine.floats import EXPONENT, NAN, Floats, is_float
+from loadsparse.gpu.simulator.engine.floats import EXPONENT, NAN, Floats
 from loadsparse.gpu.simulator.engine.ir import splat, vec
-from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
+from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers
 from loadsparse.gpu.simulator.opcodes import EIGHT_BIT_PAIRS
 from loadsparse.gpu.simulator.program import WIDTH, Instruction, Register
 
@@ -216,8 +216,6 @@ def _pack_pair(x: Lowering, instruction: Instruction, target: str) -> None:
 
 def _to_tf32(x: Lowering, instruction: Instruction) -> None:
     """cvt.tf32.f32: 10 fraction bits; .rna is nearest with ties away from zero."""
-    if not is_float(instruction):
-        raise refuse(instruction)
     code, vector = x.code, vec("i32")
     bits = x.get(instruction.operands[1], "f32")
     algebra = Floats(code, "f32", 32)

@@ -8,7 +8,7 @@ roundings of f32 go through f64 rounded to odd, too: rounding an odd value again
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine.ir import Code, splat
-from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
+from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers
 from loadsparse.gpu.simulator.program import WIDTH, Instruction
 
 FLOAT = {"f16": "half", "f32": "float", "f64": "double"}
@@ -160,8 +160,6 @@ class FloatOperation:
         self.modifiers = frozenset(instruction.modifiers)
         self.packed = self.type.endswith("x2")
         self.scalar = self.type.removesuffix("x2")
-        if self.scalar not in NAN:
-            raise refuse(instruction)
         self.floats = Floats(x.code, self.scalar, 64 if self.packed else 32)
         self.rounding = next((m for m in instruction.modifiers if m in ROUNDINGS), "rn")
         self.ftz = "ftz" in self.modifiers
@@ -218,8 +216,6 @@ def float_sum(x: Lowering, instruction: Instruction) -> None:
     floats, element = operation.floats, operation.element
     if operation.rounding == "rn":
         return operation.finish(floats.operate(f"f{instruction.name}", element, a, b))
-    if operation.scalar != "f32":
-        raise refuse(instruction, "directed rounding of f64")
     a, b = (floats.cast("fpext", v, "float", "double") for v in (a, b))
     if instruction.name == "mul":
         return operation.finish(floats.operate("fmul", "double", a, b), "double")
@@ -247,13 +243,9 @@ def fused(x: Lowering, instruction: Instruction) -> None:
     a, b, c = (operation.source(i) for i in (1, 2, 3))
     if scalar in ("f32", "f64") and operation.rounding == "rn":
         return operation.finish(floats.intrinsic("fma", operation.element, a, b, c))
-    if scalar == "f64":
-        raise refuse(instruction, "directed rounding of f64")
     a, b, c = (floats.cast("fpext", v, "float", "double") for v in (a, b, c))
     product = floats.operate("fmul", "double", a, b)
     total = _signed_zero(floats, floats.odd_sum(product, c), product, c, operation.rounding)
-    if scalar == "f32":
-        return operation.finish(total, "double")
     return operation.finish(total, "double")
 
 
@@ -286,8 +278,6 @@ def _quotient(operation: FloatOperation, a: str, b: str) -> None:
     floats = operation.floats
     if operation.rounding == "rn":
         return operation.finish(floats.operate("fdiv", operation.element, a, b))
-    if operation.scalar == "f64":
-        raise refuse(operation.instruction, "directed rounding of f64")
     a, b = (floats.cast("fpext", v, "float", "double") for v in (a, b))
     quotient = floats.operate("fdiv", "double", a, b)
     minus = floats.code.v(f"fneg {floats.vector('double')} {quotient}")
@@ -298,8 +288,6 @@ def _root(operation: FloatOperation, a: str) -> None:
     floats = operation.floats
     if operation.rounding == "rn":
         return operation.finish(floats.intrinsic("sqrt", operation.element, a))
-    if operation.scalar == "f64":
-        raise refuse(operation.instruction, "directed rounding of f64")
     a = floats.cast("fpext", a, "float", "double")
     root = floats.intrinsic("sqrt", "double", a)
     minus = floats.code.v(f"fneg {floats.vector('double')} {root}")

@@ -48,6 +48,14 @@ def refuse(instruction: Instruction, why: str = "") -> Unsupported:
 
 Lowerer = Callable[["Lowering", Instruction], None]
 TABLE: dict[str, Lowerer] = {}
+LEFT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("add", "sub", "mul", "mad", "fma", "div", "rcp", "sqrt"), ("rz.f64", "rm.f64", "rp.f64")),
+    **dict.fromkeys(("ld", "ldu"), ("v4.b64", "v4.u64", "v4.s64", "v4.f64")),
+    "st": ("v4.b64", "v4.u64", "v4.s64", "v4.f64", "param", "param::entry", "param::func"),
+    "cp": ("mbarrier",),
+    "barrier": ("arrive",),
+}
+"""Forms of these opcodes that are left to the interpreter, as modifiers that occur together."""
 
 
 SPREADS: dict[str, Callable[[Lowering, Instruction], str | None]] = {}

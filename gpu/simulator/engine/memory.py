@@ -213,8 +213,6 @@ def load(x: Lowering, instruction: Instruction) -> None:
     if space == layout.PARAM and isinstance(source, Address) and isinstance(source.base, Variable):
         return _load_parameter(x, instruction, source.base, source.offset)
     width, count = access_bytes(instruction)
-    if width * count > 16:
-        raise refuse(instruction, "more than 16 bytes")
     checks = fine_bits(x.frame)
     if checks & layout.CHECK_FINE and x.frame.index in x.frame.carried:
         checks |= x.frame.cell << layout.CHECK_CELL
@@ -280,8 +278,6 @@ def _load_parameter(x: Lowering, instruction: Instruction, variable: Variable, o
 def store(x: Lowering, instruction: Instruction) -> None:
     space = space_of(instruction)
     width, count = access_bytes(instruction)
-    if space == layout.PARAM or width * count > 16:
-        raise refuse(instruction)
     code = x.code
     element = f"i{8 * width}"
     bad_address = put_addresses(x, instruction.operands[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine.ir import vec
-from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
+from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers
 from loadsparse.gpu.simulator.program import Instruction
 
 
@@ -13,8 +13,6 @@ def of_pairs(x: Lowering, instruction: Instruction) -> None:
     v = "<64 x i16>"
     a, b = (code.v(f"bitcast {vec('i32')} {x.get(o, 'b32')} to {v}") for o in instruction.operands[1:3])
     if instruction.name == "add":
-        if "sat" in instruction.modifiers:
-            raise refuse(instruction)
         value = code.op("add", v, a, b)
     else:
         value = code.intrinsic(f"llvm.{type_[0]}{instruction.name}.v64i16", v, (v, a), (v, b))

@@ -38,13 +38,25 @@ from loadsparse.gpu.simulator.engine.blocks import (
 )
 from loadsparse.gpu.simulator.engine.ir import FULL, Code, splat, vec
 from loadsparse.gpu.simulator.engine.leaving import Leaving, is_barrier_like
-from loadsparse.gpu.simulator.engine.lowering import CLOCKS, TABLE, Frame, Lowering, element_of, refuse
+from loadsparse.gpu.simulator.engine.lowering import CLOCKS, LEFT, TABLE, Frame, Lowering, element_of, refuse
 from loadsparse.gpu.simulator.engine.memory import narrowest_access, orders_by_atomics
 from loadsparse.gpu.simulator.layout import Layout
 from loadsparse.gpu.simulator.program import Instruction, Kernel, Register, Special
 from loadsparse.gpu.simulator.request import Checks
 
+CONTROL = (ENDS - {"call"}) | {"bar", "barrier", "nanosleep"}
+"""Opcodes that end blocks (`leaving.py`, `warps.py`)."""
 SILENT = frozenset({"prefetch", "prefetchu", "discard", "applypriority", "pmevent", "griddepcontrol"})
+
+
+def left_to_interpreter(name: str) -> tuple[str, ...] | None:
+    """The forms of an opcode that only the interpreter executes; None if those are all."""
+    return LEFT.get(name, ()) if name in TABLE or name in CONTROL or name in SILENT else None
+
+
+def _is_left(instruction: Instruction) -> bool:
+    modifiers = set(instruction.modifiers)
+    return any(modifiers.issuperset(form.split(".")) for form in LEFT.get(instruction.name, ()))
 
 
 class Translation(Leaving):
@@ -310,6 +322,8 @@ class Translation(Leaving):
         for index in range(start, stop):
             instruction = self.kernel.instructions[index]
             self.frame.index = index
+            if _is_left(instruction):
+                raise refuse(instruction)
             if instruction.name in ENDS or is_barrier_like(instruction):
                 continue
             self.guarded(lowering, instruction)
