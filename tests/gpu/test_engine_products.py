@@ -209,3 +209,31 @@ def test_wmma_moves(shape, kind, size, rows, columns, order):
     assert report.metrics == other.metrics
     assert sorted(map(str, report.hazards)) == sorted(map(str, other.hazards))
     assert {hazard.kind for hazard in report.hazards} >= {"bounds"}
+
+
+@pytest.mark.parametrize("block", [32, 27])
+def test_a_transposition_of_half_defined_registers(block):
+    """Lane 5 never loads its register; the halves of lane 9 come from one that is loaded, and from none."""
+    body = """
+        .reg .b16 %low, %none; mov.u32 %r1, %tid.x; mad.wide.u32 %rd10, %r1, 4, %rd0; setp.ne.u32 %p1, %r1, 5;
+        @%p1 ld.global.u32 %r2, [%rd10]; setp.ne.u32 %p2, %r1, 9; mov.b32 {%low, %h1}, %r2;
+        @%p2 bra ALL; mov.b32 %r2, {%low, %none}; ALL: movmatrix.sync.aligned.m8n8.trans.b16 %r3, %r2;
+        mad.wide.u32 %rd10, %r1, 4, %rd1; st.global.u32 [%rd10], %r3;"""
+    words = RNG(1).integers(0, 2**32, 32, dtype=np.uint64).astype(np.uint32)
+    outcomes = []
+    for engine in ("llvm", "interpreter"):
+        out = np.zeros(32, np.uint32)
+        outcomes.append((out, run(body, words, out, block=block, engine=engine)))
+    (one, report), (two, other) = outcomes
+    np.testing.assert_array_equal(one, two)
+    assert sorted(map(str, report.hazards)) == sorted(map(str, other.hazards))
+    undefined = next(hazard for hazard in report.hazards if hazard.kind == "uninitialized")
+    if block == 32:
+        elements = words.view(np.uint16).reshape(8, 8).copy()
+        transposed = np.ascontiguousarray(elements.T).view(np.uint32).ravel()
+        lanes = {
+            (row * 8 + column) // 2 for row, column in ((2, 1), (3, 1), (3, 2))
+        }  # elements of lanes 5 and 9, moved
+        assert undefined.count == len(lanes)
+        others = [lane for lane in range(32) if lane not in lanes]
+        np.testing.assert_array_equal(one[others], transposed[others])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from loadsparse.gpu.simulator.engine.blocks import written
 from loadsparse.gpu.simulator.engine.floats import Floats
 from loadsparse.gpu.simulator.engine.ir import FULL, lanes, splat, vec
 from loadsparse.gpu.simulator.engine.lowering import WINDOW, Lowering, lowers
 from loadsparse.gpu.simulator.engine.products import known_lanes
-from loadsparse.gpu.simulator.program import WIDTH, Instruction
+from loadsparse.gpu.simulator.program import WIDTH, Instruction, Operand
 from loadsparse.gpu.simulator.request import ALLOCATION_BITS, LOCAL, PARAM, SHARED
 
 
@@ -15,36 +16,30 @@ def move(x: Lowering, instruction: Instruction) -> None:
     x.move(instruction)
 
 
-@lowers("selp")
-def select(x: Lowering, instruction: Instruction) -> None:
-    """d = p ? a : b"""
-    _choose(x, instruction, instruction.modifiers[-1], x.get(instruction.operands[3], "pred"))
-
-
-@lowers("slct")
-def select_by_sign(x: Lowering, instruction: Instruction) -> None:
-    """d = c >= 0 ? a : b"""
-    type_, by = instruction.modifiers[-2:]
-    c = x.get(instruction.operands[3], by)
-    if by == "f32":
-        algebra = Floats(x.code, "f32", 32)
-        value, element = algebra.widen(algebra.flush(c) if "ftz" in instruction.modifiers else c)
-        flags = algebra.compare("oge", element, value, "zeroinitializer")
-    else:
-        flags = x.code.v(f"icmp sge {vec('i32')} {c}, zeroinitializer")
-    _choose(x, instruction, type_, flags)
-
-
-def _choose(x: Lowering, instruction: Instruction, type_: str, flags: str) -> None:
-    """a where the flags are set, else b; defined where the flag and the chosen side are."""
-    first, second, decides = instruction.operands[1:4]
+@lowers("selp", "slct")
+def choose(x: Lowering, instruction: Instruction) -> None:
+    """selp: a where the predicate holds, else b; slct: a where c >= 0.  Defined where c and the chosen side are."""
+    code, first, second, third = x.code, *instruction.operands[1:4]
+    by_sign = instruction.name == "slct"
+    type_ = instruction.modifiers[-2 if by_sign else -1]
+    a, b = x.get(first, type_), x.get(second, type_)
+    flags = _not_negative(x, instruction, third) if by_sign else x.get(third, "pred")
     defined = FULL
     sides = x.defined_of(first), x.defined_of(second)
     if sides != (FULL, FULL):
-        defined = x.code.mask_blend(x.code.bits(flags), sides[0], sides[1])
-    defined = x.code.mask_and(defined, x.defined_of(decides))
-    value = x.code.select(flags, f"i{WIDTH[type_]}", x.get(first, type_), x.get(second, type_))
-    x.put_result(instruction, value, defined=defined)
+        defined = code.mask_blend(code.bits(flags), sides[0], sides[1])
+    defined = code.mask_and(defined, x.defined_of(third))
+    x.put_result(instruction, code.select(flags, f"i{WIDTH[type_]}", a, b), defined=defined)
+
+
+def _not_negative(x: Lowering, instruction: Instruction, operand: Operand) -> str:
+    kind = instruction.modifiers[-1]
+    c = x.get(operand, kind)
+    if kind == "s32":
+        return x.code.v(f"icmp sge {vec('i32')} {c}, zeroinitializer")
+    algebra = Floats(x.code, "f32", 32)
+    value, element = algebra.widen(algebra.flush(c) if "ftz" in instruction.modifiers else c)
+    return algebra.compare("oge", element, value, "zeroinitializer")
 
 
 @lowers("isspacep")
@@ -70,22 +65,33 @@ def is_in_space(x: Lowering, instruction: Instruction) -> None:
 @lowers("movmatrix")
 def transpose(x: Lowering, instruction: Instruction) -> None:
     """An 8 x 8 matrix of 16-bit elements in one register; lane 4 r + c / 2 holds row r, columns c and c + 1."""
-    code, operand = x.code, instruction.operands[1]
-    value = x.of_group("i32", x.get(operand, "b32"))
+    operand, destination = instruction.operands[1], written(instruction)[0]
+    value, holes = x.of_group("i32", x.get(operand, "b32")), None
+    if x.frame.fine:
+        holes = x.of_group("i32", x.holes_of(operand, "b32"))
     known = known_lanes(x, (operand,))
     if "trans" in instruction.modifiers:
-        places = [(2 * (lane & 3) + half) * 8 + (lane >> 2) for lane in range(32) for half in (0, 1)]
-        pairs, order = "<64 x i16>", ", ".join(f"i32 {place}" for place in places)
-        value = code.v(f"bitcast {vec('i32')} {value} to {pairs}")
-        value = code.v(f"shufflevector {pairs} {value}, {pairs} poison, <64 x i32> <{order}>")
-        value = code.v(f"bitcast {pairs} {value} to {vec('i32')}")
-        if known != FULL:
-            flags, one = code.flags(known), vec("i1")
-            sides = [
-                code.v(
-                    f"shufflevector {one} {flags}, {one} poison, {vec('i32')} {lanes('i32', [p // 2 for p in side])}"
-                )
-                for side in (places[::2], places[1::2])
-            ]
-            known = code.bits(code.op("and", one, *sides))
-    x.put_result(instruction, value, known)
+        value, known = _transposed(x, value), _both_known(x, known)
+        holes = None if holes is None else _transposed(x, holes)
+    x.put(destination, value, known, holes)
+
+
+PLACES = [(2 * (lane & 3) + half) * 8 + (lane >> 2) for lane in range(32) for half in (0, 1)]
+"""Row-major element of the matrix that each half of each lane has after a transposition."""
+
+
+def _transposed(x: Lowering, value: str) -> str:
+    code, pairs, order = x.code, "<64 x i16>", ", ".join(f"i32 {place}" for place in PLACES)
+    value = code.v(f"bitcast {vec('i32')} {value} to {pairs}")
+    value = code.v(f"shufflevector {pairs} {value}, {pairs} poison, <64 x i32> <{order}>")
+    return code.v(f"bitcast {pairs} {value} to {vec('i32')}")
+
+
+def _both_known(x: Lowering, known: str) -> str:
+    """Lanes that get both of their elements from lanes of a mask."""
+    if known == FULL:
+        return known
+    code, flags, one = x.code, x.code.flags(known), vec("i1")
+    orders = (lanes("i32", [place // 2 for place in side]) for side in (PLACES[::2], PLACES[1::2]))
+    sides = (code.v(f"shufflevector {one} {flags}, {one} poison, {vec('i32')} {order}") for order in orders)
+    return code.bits(code.op("and", one, *sides))

@@ -127,7 +127,7 @@ def _movmatrix(machine: Machine, place: Place, instruction: Instruction, index: 
     def execute(warp: Warp, lanes: Flags) -> None:
         values, missing = (
             cells[low_row, low_column] | (cells[high_row, high_column] << U(16))
-            for cells in (_scatter([take(warp)], False) for take in (read, holes))
+            for cells in (_scatter([np.where(warp.alive, take(warp), U(0))], False) for take in (read, holes))
         )
         write(warp, lanes, values, ALL, missing)
 
