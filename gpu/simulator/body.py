@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from lark import Token, Tree
@@ -82,6 +83,8 @@ ALONE: dict[str, Operand] = {
 }
 """What special registers hold where every block is a cluster of its own, and no shared memory is reserved."""
 LOCATION = re.compile(r"\.loc\s+(\d{1,9})\s+(\d{1,9})\s+(\d{1,9})\s*(?:$|,|//)")
+MOST_INLINED = 64
+"""Callers of inlined code that are followed."""
 ENVIRONMENT = re.compile(r"envreg(\d|[12]\d|3[01])$")
 
 
@@ -102,6 +105,8 @@ class Body:
         self.targets: dict[str, int] = {}
         self.tables: dict[str, tuple[list[Token], Scope]] = {}
         self.location: Location | None = None
+        self.inlined: dict[Location, tuple[Location, int]] = {}
+        """The latest code inlined at each place, which itself may stand in inlined code: (with its callers, how many)."""
 
     def build(self) -> Kernel:
         name, results, parameters = heading(self.function)
@@ -201,15 +206,20 @@ class Body:
         if found is None:
             shown = " ".join(token.split())[:60]
             raise PtxError(f"'{shown}' is no .loc file line column", token.line or 0, token.column or 0)
-        numbers = [int(number) for number in found.groups()]
-        if numbers[1] == 0:
+        place = self._place(found)
+        if place.line == 0:
             return None
         inlined = re.search(r"inlined_at\s+(\d+)\s+(\d+)\s+(\d+)", token)
-        caller = None
-        if inlined:
-            file, line, column = (int(number) for number in inlined.groups())
-            caller = Location(self.module.files.get(file, f"file {file}"), line, column)
-        return Location(self.module.files.get(numbers[0], f"file {numbers[0]}"), numbers[1], numbers[2], caller)
+        if inlined is None:
+            return place
+        caller, depth = self.inlined.get(self._place(inlined), (self._place(inlined), 0))
+        if depth < MOST_INLINED:
+            self.inlined[place] = replace(place, inlined_at=caller), depth + 1
+        return replace(place, inlined_at=caller)
+
+    def _place(self, numbers: re.Match[str]) -> Location:
+        file, line, column = (int(number) for number in numbers.groups())
+        return Location(self.module.files.get(file, f"file {file}"), line, column)
 
     def _declare(self, tree: Tree[Token], scope: Scope) -> None:
         for declared in declarators(tree):

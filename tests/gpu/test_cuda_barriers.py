@@ -60,8 +60,7 @@ def test_misuse_is_found(name, kinds, line, arch):
     if line is not None:
         source = Path(__file__).with_name("barriers.cu").read_text().splitlines()
         found = next(hazard for hazard in report.hazards if hazard.kind in kinds)
-        number = int(str(found).partition(".cu:")[2].partition(" ")[0].strip("(),;"))
-        assert line in source[number - 1], found
+        assert line in source[found.source_line - 1], found
 
 
 def test_a_thread_that_never_arrives_stops_the_launch():

@@ -59,6 +59,23 @@ def test_lines_columns_and_source_locations():
     assert last.location is None
 
 
+def test_code_inlined_into_inlined_code_has_the_line_of_the_kernel():
+    """As NVRTC writes cooperative_groups: a helper, in a method, in the kernel."""
+    nested = (
+        "\t.loc 2 9 5, function_name L0, inlined_at 1 4 3\n\t.loc 3 87 13, function_name L1, inlined_at 2 9 5\n"
+        "\tbar.sync 0;\n"
+    )
+    again = nested.replace("inlined_at 1 4 3", "inlined_at 1 6 3")
+    circle = "\t.loc 3 1 1, function_name L0, inlined_at 3 1 1\n" * 1000 + "\tbar.sync 0;\n"
+    text = (
+        entry(nested + again + circle) + '\t.file 1 "/src/k.cu"\n\t.file 2 "/lib/cg.h"\n\t.file 3 "/lib/detail/cg.h"\n'
+    )
+    first, second, third, _ = parse(text).kernels["k"].instructions
+    assert (first.location.line, first.location.own().file, first.location.own().line) == (87, "/src/k.cu", 4)
+    assert second.location.own().line == 6
+    assert third.location.own().line == 1
+
+
 def test_scopes_of_inline_assembly_have_their_own_names():
     body = "{ .reg .pred q; L: setp.eq.u32 q, %r1, 0; @q bra L; }\n{ .reg .b64 q; mov.b64 q, 1; L: bra L; }"
     code = instructions(body)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from loadsparse.gpu.simulator.bypass import MOST
 from loadsparse.gpu.simulator.request import HazardKind
 
 # block: launch constants
@@ -61,7 +62,7 @@ B_EXACT = 416
 B_HEADS = 424
 B_STAMP = 432
 B_VIEWS = 440
-# block: barriers, 16 of BARRIER_BYTES
+# block: barriers, 16 of BARRIER_BYTES; bits of those that some thread went past
 B_BARRIERS = 448
 BARRIER_BYTES = 64
 BARRIER_ARRIVED = 0
@@ -69,7 +70,8 @@ BARRIER_NEEDED = 8
 BARRIER_WARPS = 16
 BARRIER_POPC = 24
 BARRIER_FALSE = 32
-BLOCK_BYTES = B_BARRIERS + 16 * BARRIER_BYTES
+B_PASSED = B_BARRIERS + 16 * BARRIER_BYTES
+BLOCK_BYTES = B_PASSED + 64
 
 # worker
 K_BUDGET = 0
@@ -118,6 +120,7 @@ W_RESULT = 160
 W_BARRED = 168
 W_STEPPED = 176
 W_ASIDE = 184
+W_SLOT = 188
 W_TID = 192
 W_ADDRESS = 576
 W_DATA = 832
@@ -128,9 +131,12 @@ W_MATRIX_DEFINED = 12288
 W_ARRIVALS = 12800
 W_ARRIVED_AT = 12864
 W_KNOWN = 12928
-W_REGISTERS = 13952
+W_PASSED = 13952
+W_REGISTERS = W_PASSED + 4 * MOST
 """W_BARRED: lanes that wait at `barrier.sync 0` for the rest of their warp; W_STEPPED: the warp's clock;
 W_ASIDE: lanes that stand back because their loop or sleep ended a turn.
+W_PASSED: for each barrier of `bypass.py` the lanes that went past it; W_SLOT: 1 + the number there of the barrier at
+which the warp waits, or 0.
 W_ARRIVALS, W_ARRIVED_AT: for each barrier the lanes that came, and when they did not wait.
 W_DATA: up to 4 elements of 32 lanes, 256 bytes apart; W_DEFINED: their masks;
 W_KNOWN: in the fine form, their defined bits; W_SCRATCH: bank and segment lists."""
@@ -164,12 +170,12 @@ BOUNDS, ALIGNMENT, UNINITIALIZED, RACE, PENDING, CONVERGENCE, DEADLOCK, BUDGET, 
 DETAILS = (
     "", "guard", "address", "value", "write after write", "read after write", "write after read", "read", "write",
     "source", "unwaited", "stuck", "guards differ", "not in own mask", "inactive source", "trap", "stale read",
-    "lanes missing",
+    "lanes missing", "went past",
 )  # fmt: skip
 (
     NO_DETAIL, GUARD, ADDRESS, VALUE, WRITE_WRITE, READ_WRITE, WRITE_READ, READ, WRITE, SOURCE, UNWAITED, STUCK,
-    GUARDS_DIFFER, NOT_IN_MASK, INACTIVE, TRAPPED, STALE_READ, MISSING,
-) = range(18)  # fmt: skip
+    GUARDS_DIFFER, NOT_IN_MASK, INACTIVE, TRAPPED, STALE_READ, MISSING, PASSED,
+) = range(19)  # fmt: skip
 
 # counters per instruction
 C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_SITE_BYTES = 0, 8, 16, 24, 32, 40, 64

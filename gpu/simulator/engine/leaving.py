@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loadsparse.gpu.simulator.bypass import Bypasses
 from loadsparse.gpu.simulator.engine import layout, memory, runtime, warps
 from loadsparse.gpu.simulator.engine.blocks import Block, Flow, branch_labels, is_aligned, is_barrier, is_loose_barrier
 from loadsparse.gpu.simulator.engine.ir import FULL, Code, splat, vec
@@ -16,6 +17,7 @@ class Leaving:
     kernel: Kernel
     checks: Checks
     flow: Flow
+    bypasses: Bypasses
     code: Code
     frame: Frame
     count: int
@@ -26,6 +28,11 @@ class Leaving:
         """True if a warp that was suspended at the end of this block has a result to fetch (bar.red)."""
         last = self.kernel.instructions[block.stop - 1]
         return is_barrier_like(last) and "red" in last.modifiers
+
+    def name_barrier(self, site: int) -> None:
+        """Says which of the barriers that can be gone past the warp comes to."""
+        if self.bypasses.sites:
+            self.code.store("i32", str(self.bypasses.slot(site)), "%W", layout.W_SLOT, 4)
 
     def resume(self, block: Block) -> int:
         """The program counter, behind those of all blocks, at which it does so."""

@@ -76,9 +76,12 @@ def start_block(B: int, linear: int, clear_bytes: int) -> int:
         store64(W + L.W_BARRED, 0)
         store64(W + L.W_STEPPED, 0)
         store32(W + L.W_ASIDE, 0)
+        store32(W + L.W_SLOT, 0)
+        fill(W + L.W_PASSED, 0, L.W_REGISTERS - L.W_PASSED)
         store64(W + L.W_STATUS, L.READY)
         fill(W + L.W_REGISTERS, 0, clear_bytes)
     store64(B + L.B_LIVE_WARPS, count)
+    store64(B + L.B_PASSED, 0)
     return 0
 
 
@@ -205,6 +208,8 @@ def check_barrier(B: int, number: int) -> int:
     if needed == 0:
         if missing != 0:
             return 0
+        if load64(B + L.B_PASSED) != 0:
+            look_for_missing(B, waiting)
     elif popcount(arrived) * 32 < needed:
         return 0
     result = load64(barrier + L.BARRIER_POPC)
@@ -216,6 +221,21 @@ def check_barrier(B: int, number: int) -> int:
             store64(warp_at(B, index) + L.W_STATUS, L.READY)
             store64(warp_at(B, index) + L.W_RESULT, result)
     return 1
+
+
+def look_for_missing(B: int, waiting: int) -> int:
+    """Reports threads that ended after they had gone past a barrier that opens now."""
+    count = load64(B + L.B_WARP_COUNT)
+    passed = load64(B + L.B_PASSED)
+    for index in range(count):
+        W = warp_at(B, index)
+        slot = load32(W + L.W_SLOT) - 1
+        if (waiting >> index) & 1 != 0 and slot >= 0 and (passed >> slot) & 1 != 0:
+            passed = passed & ~(1 << slot)
+            for other in range(count):
+                lanes = load32(warp_at(B, other) + L.W_PASSED + 4 * slot)
+                report_lanes(B, warp_at(B, other), L.CONVERGENCE, load64(W + L.W_BARRIER), lanes, L.PASSED)
+    return 0
 
 
 def order(B: int, number: int, arrived: int, waiting: int, missing: int, exited: int) -> int:

@@ -9,6 +9,7 @@ state that outlives a block is in memory, so that a warp can be suspended at a b
 from __future__ import annotations
 
 from loadsparse.gpu.simulator import padding
+from loadsparse.gpu.simulator.bypass import bypasses
 from loadsparse.gpu.simulator.engine import (  # noqa: F401  (lowerings register themselves)
     atomics,
     bits,
@@ -65,6 +66,7 @@ class Translation(Leaving):
     def __init__(self, kernel: Kernel, place: Layout, checks: Checks, arch: str, fine: bool = False) -> None:
         self.kernel, self.checks, self.fine = kernel, checks, fine
         self.flow: Flow = analyse(kernel)
+        self.bypasses = bypasses(kernel)
         self.code = Code()
         self.masked = False
         slots, defined_slots, self.clear_bytes, self.warp_bytes = self._place_registers()
@@ -249,6 +251,16 @@ class Translation(Leaving):
         worker = code.load("ptr", "%B", layout.B_WORKER, 8)
         self._bump(worker, layout.K_INSTRUCTIONS, lanes)
 
+    def _go_past(self, start: int, stop: int, mask: str) -> None:
+        """Notes the barriers that whoever executes these instructions went past."""
+        code = self.code
+        slots = [slot for index in range(start, stop) for slot in self.bypasses.behind.get(index, ())]
+        for slot in slots if self.checks.convergence else ():
+            known = code.load("i32", "%W", layout.W_PASSED + 4 * slot, 4)
+            code.store("i32", code.v(f"or i32 {known}, {mask}"), "%W", layout.W_PASSED + 4 * slot, 4)
+            bits = code.load("i64", "%B", layout.B_PASSED, 8)
+            code.store("i64", code.v(f"or i64 {bits}, {1 << slot}"), "%B", layout.B_PASSED, 8)
+
     def _full(self, first: Block) -> None:
         """One coarse block: up to the next one, straight through its rendezvous instructions."""
         blocks = self.flow.blocks
@@ -259,6 +271,7 @@ class Translation(Leaving):
         self.code.start(f"full_{first.number}")
         self._expect_everyone(first)
         self._count(first, stop, FULL)
+        self._go_past(first.start, stop, FULL)
         lowering = Lowering(self.frame, self.code, FULL, live_out(self.flow, blocks[last]))
         self._instructions(lowering, first.start, stop)
         self._leave(lowering, blocks[last], FULL)
@@ -289,6 +302,7 @@ class Translation(Leaving):
             self._rendezvous(block, first)
         mask = code.v("load i32, ptr %mask")
         self._count(block, block.stop, mask)
+        self._go_past(block.start, block.stop, mask)
         lowering = Lowering(self.frame, code, mask, live_out(self.flow, block))
         self._instructions(lowering, block.start, block.stop)
         self._leave(lowering, block, mask)

@@ -57,6 +57,7 @@ def suspend(translation: Leaving, x: Lowering, block: Block, instruction: Instru
         count = code.v(f"extractelement {vec('i32')} {x.get(operands[1], 'b32')}, i32 {lane}")
         threads = code.v(f"zext i32 {count} to i64")
     flags = code.bits(x.get(operands[-1], "pred")) if reduction else FULL
+    translation.name_barrier(block.stop - 1)
     waiting = call_runtime(
         x, "arrive", "%Bi", "%Wi", block.stop - 1, operands[0].value, threads, int(waits), widen(x, flags)
     )
@@ -84,6 +85,7 @@ def _arrive_loosely(translation: Leaving, block: Block, instruction: Instruction
     if len(instruction.operands) > 1 or not isinstance(number, Immediate) or number.value != 0:
         raise refuse(instruction, "other than barrier.sync 0")
     translation.store_pc(mask, splat("i32", block.number + 1))
+    translation.name_barrier(block.stop - 1)
     wide = code.v(f"zext i32 {mask} to i64")
     translation.hold_or_dispatch(translation.call_runtime("arrive_lanes", "%Bi", "%Wi", block.stop - 1, wide))
 

@@ -85,6 +85,8 @@ class BlockBarriers:
         return bool(lanes.any()) and bool((lanes | ~warp.alive).all())
 
     def _open(self, number: int) -> None:
+        if self.all[number].threads is None:
+            self._look_for_missing(self.all[number].arrived)
         arrivals, self.all[number] = self.all[number].arrived, Barrier()
         values = [flag for a in arrivals if a.predicate is not None for flag in a.predicate[a.lanes]]
         for arrival in arrivals:
@@ -97,6 +99,16 @@ class BlockBarriers:
             waiting = [a.warp.threads[a.lanes] for a in arrivals if a.waits]
             if waiting:
                 self.block.order.join(np.concatenate(waiting), [a.released for a in arrivals if not a.waits])
+
+    def _look_for_missing(self, arrivals: list[Waiting]) -> None:
+        """Reports threads that ended after they had gone past a barrier that opens now."""
+        machine = self.block.machine
+        last = {a.warp.index: int(a.warp.pc[int(np.argmax(a.lanes))]) - 1 for a in arrivals if a.waits}
+        for site in dict.fromkeys(last[index] for index in sorted(last)):
+            slot = machine.bypasses.slot(site) - 1
+            for warp in self.block.warps if slot >= 0 else ():
+                for lane in np.flatnonzero(warp.went_past[slot]).tolist():
+                    machine.lane_hazard("convergence", site, warp, lane, detail="went past")
 
 
 def lanes_of(value: Lanes, lanes: Flags) -> int:

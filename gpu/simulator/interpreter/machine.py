@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from loadsparse.gpu.simulator import padding
+from loadsparse.gpu.simulator.bypass import bypasses
 from loadsparse.gpu.simulator.interpreter import rendezvous
 from loadsparse.gpu.simulator.interpreter.block import Block
 from loadsparse.gpu.simulator.interpreter.dispatch import Execute, decode
@@ -84,6 +85,7 @@ class Machine:
             base = self.layout.start[function.name]
             self.code += [decode(self, place, i, base + n, base) for n, i in enumerate(function.instructions)]
         self.block_starts = self._block_starts()
+        self.bypasses = bypasses(request.kernel)
         self.meetings = [rendezvous.kind(instruction) for instruction in self.instructions]
         self.masks = [rendezvous.member_mask(self.place_of(n), i) for n, i in enumerate(self.instructions)]
         self.translate_seconds = time.perf_counter() - started
@@ -282,6 +284,8 @@ class Machine:
         warp.issued += 1
         warp.stepped += 1
         warp.pc[group] = pc + 1
+        for slot in self.bypasses.behind.get(pc, ()):
+            warp.went_past[slot] |= group
         self.code[pc](warp, group)
         if self.requested:
             for index in self.requested:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from loadsparse.gpu.simulator.bypass import MOST
 from loadsparse.gpu.simulator.interpreter.numbers import Flags
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Warp:
     """Return addresses of each lane."""
     deferred: Flags = field(default_factory=lambda: np.zeros(WARP, bool))
     """Lanes that stand back because their loop, sleep or failed try_wait ended the last turn."""
+    went_past: Flags = field(default_factory=lambda: np.zeros((MOST, WARP), bool))
+    """For each barrier of `bypass.py`, the lanes that went past it."""
     issued: int = 0
     """Warp instructions of the current turn."""
     turn_over: bool = False
