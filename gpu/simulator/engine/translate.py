@@ -258,8 +258,8 @@ class Translation(Leaving):
         for slot in slots if self.checks.convergence else ():
             known = code.load("i32", "%W", layout.W_PASSED + 4 * slot, 4)
             code.store("i32", code.v(f"or i32 {known}, {mask}"), "%W", layout.W_PASSED + 4 * slot, 4)
-            bits = code.load("i64", "%B", layout.B_PASSED, 8)
-            code.store("i64", code.v(f"or i64 {bits}, {1 << slot}"), "%B", layout.B_PASSED, 8)
+            noted = code.load("i64", "%B", layout.B_PASSED, 8)
+            code.store("i64", code.v(f"or i64 {noted}, {1 << slot}"), "%B", layout.B_PASSED, 8)
 
     def _full(self, first: Block) -> None:
         """One coarse block: up to the next one, straight through its rendezvous instructions."""
