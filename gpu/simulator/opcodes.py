@@ -407,12 +407,14 @@ def _mismatch(row: Opcode, modifiers: tuple[str, ...]) -> str | None:
         return f"'{opcode}': of integers only .s32 saturates"
     if row.name == "cvt" and ("tf32" in kinds or "rna" in modifiers) and kinds != ["tf32", "f32"]:
         return f"'{opcode}': .tf32 comes from .f32, and only it is rounded by .rna"
+    if row.name == "cvt" and kinds[0] in ("tf32", "f16x2", "bf16x2") and set(modifiers) & set(INTEGER_ROUNDS.split()):
+        return f"'{opcode}': rounding to an integer needs a single result of 16, 32 or 64 bits"
     if row.name == "cvt" and kinds[0] in ("f16x2", "bf16x2") and kinds[1] not in ("f32", *EIGHT_BIT_PAIRS):
         return f"'{opcode}': pairs of halves come from two .f32"
     if row.name == "cvt" and kinds[1] in ("f16x2", "bf16x2") and kinds[0] not in EIGHT_BIT_PAIRS:
         return f"'{opcode}': pairs of halves only become 8-bit floats"
-    if row.name == "set" and kinds[0].endswith("x2") and kinds[0] != kinds[1]:
-        return f"'{opcode}': pairs are the result of comparing pairs"
+    if row.name == "set" and any(kind.endswith("x2") for kind in kinds) and kinds[0] not in (kinds[1], "u32", "s32"):
+        return f"'{opcode}': comparing pairs gives a pair of the same kind, .u32 or .s32, and nothing else gives pairs"
     if row.name == "slct" and kinds[-1] not in ("s32", "f32"):
         return f"'{opcode}': slct decides by .s32 or .f32"
     if row.name == "cvt" and any(kind in EIGHT_BIT_PAIRS for kind in kinds):

@@ -15,6 +15,9 @@ WORDS = frozenset({"popc", "clz", "bfind"})
 """Their result has 32 bits whatever the source."""
 
 
+PARAMETER = ("{ .param .align 16 .b8 q[64]; ", " }")
+
+
 def register(kind: str, number: int) -> str:
     return f"{PREFIX[1 if kind == 'pred' else WIDTH[kind]]}{number}"
 
@@ -65,7 +68,8 @@ def _operands(row: Opcode, modifiers: tuple[str, ...]) -> list[str]:
             return [held, "[p0]" if "param" in modifiers or "param::entry" in modifiers else "[%rd1]"]
         case "st":
             vector = next((int(m[1]) for m in modifiers if m in ("v2", "v4")), 0)
-            return ["[%rd1]", _group(last, vector, 20) if vector else register(last, 20)]
+            place = "[q]" if any(m.startswith("param") for m in modifiers) else "[%rd1]"
+            return [place, _group(last, vector, 20) if vector else register(last, 20)]
         case "atom":
             return [
                 register(last, 20),
@@ -163,7 +167,8 @@ def forms() -> Iterator[tuple[str, tuple[str, ...], str]]:
                     continue
                 operands = _operands(row, modifiers)
                 if opcodes.problem(row.name, modifiers, len(operands)) is None:
-                    yield row.name, modifiers, f"{'.'.join((row.name, *modifiers))} {', '.join(operands)};"
+                    text = f"{'.'.join((row.name, *modifiers))} {', '.join(operands)};"
+                    yield row.name, modifiers, text.join(PARAMETER) if "[q]" in operands else text
 
 
 def _ordered(name: str, chosen: tuple[str, ...], extra: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[str, ...]:

@@ -51,7 +51,8 @@ class Late:
 class Compiled:
     """Machine code of a kernel, and what a launch must know about it.
 
-    `ranges` has (start, stop, stop of the coarse block) of every basic block.
+    `ranges` has (start, stop, stop of the coarse block) of every basic block.  `calls`: there are calls of functions of
+    the CUDA run time, with which a native run ends.
     """
 
     full: jit.Loaded
@@ -68,6 +69,7 @@ class Compiled:
     orders_by_atomics: bool
     narrow_scopes: bool
     observable_order: bool
+    calls: bool
 
     @property
     def address(self) -> int:
@@ -107,7 +109,7 @@ def observable(kernel: Kernel) -> bool:
     """True if blocks can see each other's progress (global atomics, ordered or volatile accesses, sleeping) or stop."""
     ordered = {"volatile", "relaxed", "acquire", "release", "acq_rel", "seq_cst"}
     for instruction in kernel.instructions:
-        if instruction.name in ("nanosleep", "call", "trap", "brkpt"):
+        if instruction.name in ("nanosleep", "trap", "brkpt"):
             return True
         shared = any(m.startswith("shared") for m in instruction.modifiers)
         if instruction.name in ("atom", "red") and not shared:
@@ -137,7 +139,7 @@ def _compile(request: Request, name: str, fine: bool) -> Compiled:
         raise Unsupported("the LLVM engine does not run an empty kernel")
     place = layout(request.program, kernel)
     if len(place.functions) > 1:
-        raise Unsupported("the LLVM engine does not support calls")
+        raise Unsupported("the LLVM engine does not support calls of the module's own functions")
     translation = Translation(kernel, place, request.checks, request.arch, fine)
     full, masked = translation.full_text(), translation.masked_text()
     frame = translation.frame
@@ -173,6 +175,7 @@ def _compile(request: Request, name: str, fine: bool) -> Compiled:
         orders_by_atomics(kernel),
         any(strength(instruction) & NARROW for instruction in kernel.instructions),
         observable(kernel),
+        any(instruction.name == "call" for instruction in kernel.instructions),
     )
 
 

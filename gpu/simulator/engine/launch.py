@@ -325,7 +325,7 @@ class Launch:
     def again(self) -> int:
         """Why the launch must run again, 0 if it need not (L.SUSPECTED, ...)."""
         reasons = {int(_state(worker)[L.K_AGAIN // 8]) for worker in self.workers}
-        for reason in (L.EXHAUSTED, L.DOUBTFUL, L.UNRECORDED, L.SUSPECTED):
+        for reason in (L.EXHAUSTED, L.CALLED, L.DOUBTFUL, L.UNRECORDED, L.SUSPECTED):
             if reason in reasons:
                 return reason
         if self.watch.unrecorded():
@@ -382,7 +382,8 @@ class Launch:
 def run(request: Request) -> Outcome:
     """Executes one launch natively.
 
-    Raises `Unsupported` (before anything has run) for kernels that only the interpreter executes.
+    Raises `Unsupported` for kernels that only the interpreter executes: before anything has run, or with memory as it
+    was before, where a lane gets to printf or to an assertion that fails.
     """
     if request.schedule != "default":
         raise Unsupported("the LLVM engine only runs the default schedule")
@@ -404,6 +405,9 @@ def run(request: Request) -> Outcome:
                 begin = time.perf_counter()
                 compiled = prepare(request, fine=True)
                 translating += time.perf_counter() - begin
+            case L.CALLED:
+                launch.watch.restore()
+                raise Unsupported("the LLVM engine does not print, nor fail assertions")
             case L.EXHAUSTED:
                 launch.watch.restore()
                 raise LaunchError(EXHAUSTED)

@@ -106,8 +106,8 @@ K_FIRST_WRITE, K_MORE: callbacks when allocation K_ARGUMENT is written for the f
 K_ARGUMENT bytes.  K_HALT points to a word that all workers share: no further block is started."""
 
 # K_AGAIN: why the launch must run again (the filter suspects a race; reads were not recorded; a register that is not
-# wholly defined reached a use) or cannot go on
-SUSPECTED, UNRECORDED, EXHAUSTED, DOUBTFUL = 1, 2, 3, 4
+# wholly defined reached a use; a function of the CUDA run time is called, which the interpreter knows) or cannot go on
+SUSPECTED, UNRECORDED, EXHAUSTED, DOUBTFUL, CALLED = 1, 2, 3, 4, 5
 
 # warp
 W_PC = 0

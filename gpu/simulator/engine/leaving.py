@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.bypass import Bypasses
-from loadsparse.gpu.simulator.engine import layout, memory, runtime, warps
+from loadsparse.gpu.simulator.engine import layout, memory, parameters, runtime, warps
 from loadsparse.gpu.simulator.engine.blocks import Block, Flow, branch_labels, is_aligned, is_barrier, is_loose_barrier
 from loadsparse.gpu.simulator.engine.ir import FULL, Code, splat, vec
 from loadsparse.gpu.simulator.engine.lowering import Frame, Lowering, refuse
@@ -109,7 +109,9 @@ class Leaving:
             case "brx":
                 self._indexed(lowering, block, last, mask)
             case "call":
-                raise refuse(last)
+                self.guarded(lowering, last)
+                parameters.leave_to_interpreter(lowering)
+                self.go(following, mask, block)
             case _ if is_barrier_like(last):
                 warps.suspend(self, lowering, block, last, mask)
             case _:

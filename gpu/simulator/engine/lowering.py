@@ -51,7 +51,7 @@ TABLE: dict[str, Lowerer] = {}
 LEFT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("add", "sub", "mul", "mad", "fma", "div", "rcp", "sqrt"), ("rz.f64", "rm.f64", "rp.f64")),
     **dict.fromkeys(("ld", "ldu"), ("v4.b64", "v4.u64", "v4.s64", "v4.f64")),
-    "st": ("v4.b64", "v4.u64", "v4.s64", "v4.f64", "param", "param::entry", "param::func"),
+    "st": ("v4.b64", "v4.u64", "v4.s64", "v4.f64"),
     "cp": ("mbarrier",),
     "barrier": ("arrive",),
 }
@@ -103,7 +103,6 @@ class Frame:
     reads_clock: bool = False
     counted_to: int = 0
     """The instruction before which W_STEPPED has been brought up to date."""
-    is_entry: bool = True
     param_bytes: int = 0
     index: int = 0
     """Instruction being lowered."""

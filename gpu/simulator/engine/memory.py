@@ -206,12 +206,9 @@ def call_helper(x: Lowering, name: str) -> str:
     return x.code.v(f"trunc i64 {x.code.call(name, 'i64', *arguments)} to i32")
 
 
-@lowers("ld", "ldu")
 def load(x: Lowering, instruction: Instruction) -> None:
     space = space_of(instruction)
     source = instruction.operands[1]
-    if space == layout.PARAM and isinstance(source, Address) and isinstance(source.base, Variable):
-        return _load_parameter(x, instruction, source.base, source.offset)
     width, count = access_bytes(instruction)
     checks = fine_bits(x.frame)
     if checks & layout.CHECK_FINE and x.frame.index in x.frame.carried:
@@ -233,14 +230,14 @@ def load(x: Lowering, instruction: Instruction) -> None:
         if fine:
             known = x.code.load(vec(element), "%W", layout.W_KNOWN + 256 * index, 64)
             holes = x.code.op("xor", vec(element), known, splat(element, -1))
-            _put_loaded(x, target, value, element, signed, FULL, holes)
+            put_loaded(x, target, value, element, signed, FULL, holes)
         else:
             defined = x.code.load("i32", "%W", layout.W_DEFINED + 4 * index, 4)
-            _put_loaded(x, target, value, element, signed, defined)
+            put_loaded(x, target, value, element, signed, defined)
     return None
 
 
-def _put_loaded(
+def put_loaded(
     x: Lowering, target: Operand, value: str, element: str, signed: bool, defined: str, holes: str | None = None
 ) -> None:
     """Sign- or zero-extends to the register."""
@@ -255,26 +252,6 @@ def _put_loaded(
     x.put(target, x.resize(value, element, register), defined, holes)
 
 
-def _load_parameter(x: Lowering, instruction: Instruction, variable: Variable, offset: int) -> None:
-    """A launch parameter: the same for every lane."""
-    width, count = access_bytes(instruction)
-    if not x.frame.is_entry or variable not in x.frame.kernel.parameters:
-        raise refuse(instruction, "parameters of functions")
-    place = variable.offset + offset
-    if place < 0 or place + width * count > x.frame.param_bytes or place % (width * count):
-        raise refuse(instruction, "a parameter access out of bounds")
-    code = x.code
-    base = code.load("ptr", "%B", layout.B_PARAM, 8)
-    destination = instruction.operands[0]
-    targets = destination.elements if isinstance(destination, Vector) else (destination,)
-    signed = instruction.modifiers[-1].startswith("s")
-    for index, target in enumerate(targets):
-        if target is not None:
-            value = code.load(f"i{8 * width}", base, place + index * width, 1)
-            _put_loaded(x, target, code.broadcast(f"i{8 * width}", value), f"i{8 * width}", signed, FULL)
-
-
-@lowers("st")
 def store(x: Lowering, instruction: Instruction) -> None:
     space = space_of(instruction)
     width, count = access_bytes(instruction)

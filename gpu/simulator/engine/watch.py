@@ -38,7 +38,9 @@ class Watch:
         self.before: dict[int, tuple[Bytes, Bytes | None]] = {}
         self.history: dict[int, NDArray[np.int64]] = {}
         self.chunks: list[NDArray[np.int64]] = []
-        if request.checks.uninitialized and not request.checks.races:  # native code does not say what it writes
+        if (
+            request.checks.uninitialized or compiled.calls
+        ) and not request.checks.races:  # native code does not say what it writes
             for number in request.allocations:
                 self.save(number)
 

@@ -1,0 +1,62 @@
+"""printf and assert: native code runs until a lane gets there, and leaves nothing behind."""
+
+import numpy as np
+import pytest
+from two_engines import both
+
+from loadsparse.gpu import compiler, simulator
+
+ASSERTS = r"""
+#include <cassert>
+extern "C" __global__ void k(int *x, const int *limit) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    x[i] += 1;
+    assert(x[i] < *limit);
+    x[i] += 10;
+}"""
+PRINTS = r"""
+extern "C" __global__ void k(int *x, int who) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    x[i] += 1;
+    if (i == who) x[i] += printf("%d of %s\n", x[i], "thread");
+    atomicAdd(&x[0], 1);
+}"""
+CHECKS = [simulator.Checks(), simulator.Checks(races=False), simulator.Checks(races=False, uninitialized=False)]
+
+
+def test_assertions_that_hold_run_natively():
+    x = np.arange(256, dtype=np.int32)
+    (found, _), report = both(ASSERTS, x, np.int32([300]), grid=4, block=64)
+    np.testing.assert_array_equal(found, x + 11)
+    assert report.engine == "llvm"
+    assert report.ok
+
+
+@pytest.mark.parametrize("limit", [1, 70, 200])
+def test_an_assertion_that_fails_is_the_interpreters(limit):
+    x = np.arange(256, dtype=np.int32)
+    (found, _), report = both(ASSERTS, x, np.int32([limit]), grid=4, block=64, native=False)
+    assert report.engine == "interpreter"
+    [hazard] = report.hazards
+    assert hazard.block[0] * 64 + hazard.thread[0] == limit - 1
+    assert (found - x).max() <= 11  # nothing of the native run is left
+
+
+@pytest.mark.parametrize("checks", CHECKS)
+def test_what_is_printed_is_printed_once(checks):
+    entry = simulator.load(compiler.cuda(PRINTS, "sm_80"), "sm_80")["k"]
+    outcomes = []
+    for engine in ("auto", "interpreter"):
+        x = np.arange(128, dtype=np.int32)
+        outcomes.append((x, entry.launch(4, 32, x, 77, engine=engine, checks=checks)))
+    (one, report), (two, other) = outcomes
+    np.testing.assert_array_equal(one, two)
+    assert report.printed == other.printed == "78 of thread\n"
+    assert one[0] == 1 + 128
+
+
+def test_what_nobody_prints_runs_natively():
+    x = np.zeros(128, np.int32)
+    (found, _), report = both(PRINTS, x, 1000, grid=4, block=32)
+    assert report.engine == "llvm"
+    assert found.sum() == 2 * 128
