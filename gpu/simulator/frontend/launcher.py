@@ -15,7 +15,7 @@ from loadsparse.gpu.simulator.frontend.memory import DeviceMemory
 from loadsparse.gpu.simulator.module import Engine, _run, load
 from loadsparse.gpu.simulator.program import Kernel, Variable
 from loadsparse.gpu.simulator.report import Report, build
-from loadsparse.gpu.simulator.request import CONSTANT, Outcome, Request
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, CONSTANT, Allocation, Outcome, Request
 
 
 class LoadedModule:
@@ -65,13 +65,27 @@ class LoadedModule:
         request = entry.request(grid, block, shared_bytes, **options)
         request.parameters = parameters
         with self.memory.launching:
-            request.allocations = {CONSTANT: self.module.variables, **self.memory.allocations}
+            named = _by_argument(entry.kernel.parameters, parameters, self.memory.allocations)
+            request.allocations = {CONSTANT: self.module.variables, **self.memory.allocations, **named}
             if engine == "auto" and name not in self._translated and request.schedule == "default":
                 if (outcome := _quick(request)) is not None:
                     return build(request, entry.layout, outcome, "interpreter")
                 self._translated.add(name)
             outcome, used = _run(request, engine, None)
         return build(request, entry.layout, outcome, used)
+
+
+def _by_argument(
+    declared: Sequence[Variable], values: NDArray[np.uint8], allocations: dict[int, Allocation]
+) -> dict[int, Allocation]:
+    """The allocations that parameters point to, named by their place among the arrays that were passed."""
+    words = [values[p.offset : p.offset + 8].tobytes() for p in declared if p.size == 8]
+    numbers = dict.fromkeys(int.from_bytes(word, "little") >> ALLOCATION_BITS for word in words)
+    passed = [number for number in numbers if number in allocations]
+    return {
+        number: replace(allocations[number], name=f"array argument {place} (allocation {number})")
+        for place, number in enumerate(passed)
+    }
 
 
 QUICK_STEPS = 3000

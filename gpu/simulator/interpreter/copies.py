@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from loadsparse.gpu.simulator.interpreter.order import View
 from loadsparse.gpu.simulator.interpreter.races import WEAK
 from loadsparse.gpu.simulator.request import SHARED
 
@@ -41,12 +42,16 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One thread's cp.async.mbarrier.arrive: it arrives at the object at shared `offset` when its copies have landed."""
+    """One thread's cp.async.mbarrier.arrive: it arrives at the object at shared `offset` when its copies have landed.
+
+    `view` is what came before the instruction (empty where races are not looked for): that much the arrival releases.
+    """
 
     thread: int
     instruction: int
     offset: int
     copies: list[Copy]
+    view: View
 
 
 class Copies:
@@ -96,20 +101,32 @@ class Copies:
         """An mbarrier takes over the waiting for all copies that the thread has in flight."""
         queue = self.queues.setdefault(thread, Queue())
         copies = [copy for group in [*queue.groups, queue.open] for copy in group]
-        self.arrivals.append(Arrival(thread, instruction, offset, copies))
+        order = self.block.order
+        view = order.release(np.array([thread])) if order is not None else {}
+        self.arrivals.append(Arrival(thread, instruction, offset, copies, view))
 
-    def arrive(self, offset: int) -> list[Arrival]:
-        """Lands what the mbarrier at `offset` tracks; returns the arrivals to be made there."""
+    def due(self, offset: int) -> list[Arrival]:
+        """The arrivals to be made at the mbarrier at `offset`; they are no longer awaited."""
         due = [arrival for arrival in self.arrivals if arrival.offset == offset]
         self.arrivals = [arrival for arrival in self.arrivals if arrival.offset != offset]
-        for arrival in due:
-            queue = self.queues.get(arrival.thread, Queue())
+        return due
+
+    def land(self, arrival: Arrival) -> None:
+        """Lands the copies of an arrival that are still in flight."""
+        queue = self.queues.get(arrival.thread, Queue())
+        for copy in arrival.copies:
+            if copy.number in self.flying:
+                self._land(arrival.thread, copy)
+        for group in [*queue.groups, queue.open]:
+            group[:] = [copy for copy in group if copy.number in self.flying]
+
+    def end(self) -> None:
+        """All threads of the block have exited: a copy is a hazard that was left to an mbarrier which nobody looked at."""
+        for arrival in self.arrivals:
             for copy in arrival.copies:
                 if copy.number in self.flying:
-                    self._land(arrival.thread, copy)
-            for group in [*queue.groups, queue.open]:
-                group[:] = [copy for copy in group if copy.number in self.flying]
-        return due
+                    self._unwaited(arrival.thread, copy)
+        self.arrivals = []
 
     def leave(self, thread: int) -> None:
         """The thread exits: what nothing waits for is a hazard, and lands."""
@@ -118,11 +135,13 @@ class Copies:
             return
         tracked = {copy.number for arrival in self.arrivals for copy in arrival.copies}
         for copy in [copy for group in [*queue.groups, queue.open] for copy in group if copy.number not in tracked]:
-            machine = self.block.machine
-            machine.hazard(
-                "pending", copy.instruction, None, self.block.index, thread, copy.offset, copy.data.size, "unwaited"
-            )
-            self._land(thread, copy)
+            self._unwaited(thread, copy)
+
+    def _unwaited(self, thread: int, copy: Copy) -> None:
+        self.block.machine.hazard(
+            "pending", copy.instruction, None, self.block.index, thread, copy.offset, copy.data.size, "unwaited"
+        )
+        self._land(thread, copy)
 
     def _write(self, copy: Copy) -> None:
         self.block.shared[copy.offset : copy.offset + copy.data.size] = copy.data

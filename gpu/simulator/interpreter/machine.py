@@ -210,6 +210,7 @@ class Machine:
                 ran += 1
                 yielded += self._turn(warp)
             if block.finished():
+                block.copies.end()
                 return True
             if ran == 0:
                 warp = next(w for w in block.warps if not w.finished())

@@ -8,6 +8,7 @@ current phase in bit 63; a state token is the object before the arrival.  An arr
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,19 +166,21 @@ def track(machine: Machine, place: Place, instruction: Instruction, index: int) 
 def _land(block: Block, offset: int) -> bool:
     """Makes the arrivals that wait for copies, if they are all that the object at shared `offset` waits for.
 
-    Each releases what its thread did before.  False if the object cannot take them.
+    Each releases what its thread had done when it asked for it, and the copies.  False if the object cannot take them.
     """
     waiting = sum(arrival.offset == offset for arrival in block.copies.arrivals)
     pending = int.from_bytes(block.shared[offset : offset + SIZE].tobytes(), "little") & COUNT
     if not waiting or waiting < pending:
         return True
     window = memory.shared_window(block)
-    for arrival in block.copies.arrive(offset):
-        if _change(block, arrival.thread, arrival.instruction, window, offset, offset, 1) is None:
-            return False
-        if block.order is not None:
-            address = SHARED << ALLOCATION_BITS | offset
-            block.order.synchronise(arrival.thread, address, False, True, True, True, False)
+    order = block.order
+    for arrival in block.copies.due(offset):
+        with order.past(arrival.thread, arrival.view) if order is not None else nullcontext():
+            block.copies.land(arrival)
+            if _change(block, arrival.thread, arrival.instruction, window, offset, offset, 1) is None:
+                return False
+        if order is not None:
+            order.messages.send(SHARED << ALLOCATION_BITS | offset, block.index, arrival.view)
     return True
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +77,15 @@ class Order:
         """What the threads do next is not yet part of what they have released."""
         for thread in threads:
             self.seen[thread, thread] += 1
+
+    @contextmanager
+    def past(self, thread: int, view: View) -> Iterator[None]:
+        """What the thread does inside counts as done when this view was all that came before."""
+        seen, foreign = self.seen[thread].copy(), self.foreign.get(thread, {})
+        self.seen[thread] = view[self.number]
+        self.foreign[thread] = {block: clocks for block, clocks in view.items() if block != self.number}
+        yield
+        self.seen[thread], self.foreign[thread] = seen, foreign
 
     def join(self, members: Indices, messages: Iterable[View] = ()) -> None:
         """What the members did so far, and what the messages tell of, is ordered before what the members do next."""
