@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from loadsparse.gpu.simulator.opcodes import OPCODES, destinations
+from loadsparse.gpu.simulator.opcodes import OPCODES, VIDEO, destinations
 from loadsparse.gpu.simulator.program import WIDTH, Negated, Operand, Pair, Register, Vector
 
 _SAME = (
     "add", "sub", "addc", "subc", "mul", "mad", "madc", "mul24", "mad24", "fma", "div", "rem", "abs", "neg", "min", "max",
     "sad", "copysign", "rcp", "sqrt", "rsqrt", "sin", "cos", "lg2", "ex2", "tanh", "and", "or", "xor", "not", "cnot", "brev",
-    "mov", "cvta", "shf", "prmt", "dp4a", "dp2a", "fns", "bmsk", "szext", "redux",
+    "mov", "cvta", "shf", "prmt", "dp4a", "dp2a", "fns", "bmsk", "szext", "redux", *VIDEO,
 )  # fmt: skip
 """Mnemonics whose operands all have the (last) type."""
 _RELAXED = ("ld", "ldu", "st", "cvt")
@@ -25,7 +25,7 @@ _BITS = {"shfl": 32, "activemask": 32, "ldmatrix": 32, "stmatrix": 32, "movmatri
 def _wanted(name: str, modifiers: tuple[str, ...], count: int) -> tuple[int, ...]:
     """Widths in bits of the operands, destinations first; () where nothing is required."""
     kinds = [modifier for modifier in modifiers if modifier in OPCODES[name].types]
-    width = _BITS.get(name) or (WIDTH[kinds[-1]] if kinds else 0)
+    width = _BITS.get(name) or (WIDTH.get(kinds[-1], 0) if kinds else 0)
     if name in ("mul", "mad") and "wide" in modifiers:
         return (2 * width, width, width, 2 * width)[:count]
     if name in ("shl", "shr"):

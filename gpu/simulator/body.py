@@ -88,6 +88,19 @@ MOST_INLINED = 64
 ENVIRONMENT = re.compile(r"envreg(\d|[12]\d|3[01])$")
 
 
+def _take_selectors(statement: Statement) -> tuple[str, ...]:
+    """Takes the selectors of a video instruction off its operands: `d.h0` leaves `d`, and "d=h0" to be a modifier."""
+    taken = []
+    for operand, raw in zip("dabc", statement.operands, strict=False):
+        if isinstance(raw, Tree) and raw.data == "name":
+            token = cast(Token, raw.children[0])
+            name, _, selector = token.partition(".")
+            if selector[:1] in ("b", "h"):
+                raw.children[0] = Token.new_borrow_pos("NAME", name, token)
+                taken.append(f"{operand}={selector}")
+    return tuple(taken)
+
+
 class Body:
     """Builds one `Kernel`."""
 
@@ -304,6 +317,8 @@ class Body:
             if not isinstance(register, Register):
                 raise PtxError(f"'!{parts[1]}' negates no register", parts[1].line, parts[1].column)
             return Negated(register)
+        if kind == "coordinates":
+            raise PtxError("texture coordinates are not simulated", getattr(raw.meta, "line", 0))
         if kind == "absolute":
             return Address(None, integer(parts[0]))
         if kind == "address":
@@ -319,6 +334,16 @@ class Body:
         line, column = token.line or 0, token.column or 0
         name, *rest = token.split(".")
         modifiers = tuple(rest)
+        if name in opcodes.VIDEO:
+            modifiers += _take_selectors(statement)
+        if name in ("min", "max") and modifiers[-1:] == ("relu",):  # compilers write it on either side of the type
+            modifiers = ("relu", *modifiers[:-1])
+        if name in ("ld", "st", "atom", "red") and "L2::cache_hint" in modifiers:
+            statement.operands.pop()  # a policy changes no result
+        # before its operands are looked at: those of what is refused may have forms that are not known either
+        refused = opcodes.problem(name, modifiers, 1 if name == "call" else len(statement.operands))
+        if refused:
+            raise PtxError(refused, line, column)
         guard = None
         if statement.guard is not None:
             register = self._name(statement.guard[0], scope)
@@ -328,11 +353,13 @@ class Body:
         if name == "call":
             operands: tuple[Operand, ...] = (self._call(statement, scope, line, column),)
         elif name == "bra":
-            targets = [raw for raw in statement.operands if isinstance(raw, Tree) and raw.data == "name"]
-            operands = tuple(self._label(cast(Token, raw.children[0]), scope) for raw in targets)
+            (target,) = statement.operands
+            if not (isinstance(target, Tree) and target.data == "name"):
+                raise PtxError("a branch goes to a label", line, column)
+            operands = (self._label(cast(Token, target.children[0]), scope),)
         else:
             operands = cast("tuple[Operand, ...]", tuple(self._operand(raw, scope) for raw in statement.operands))
-        problem = opcodes.problem(name, modifiers, len(operands)) or disagreement(name, modifiers, operands)
+        problem = disagreement(name, modifiers, operands)
         if problem:
             raise PtxError(problem, line, column)
         end = self.module.text.find(";", statement.end)

@@ -62,7 +62,8 @@ def layout(program: Program, kernel: Kernel) -> Layout:
             if callee in EXTERNALS and callee not in program.kernels:
                 continue
             if callee not in program.kernels:
-                raise PtxError(f"'{callee}' is called but not defined", instruction.line, instruction.column)
+                heap = ": there is no heap on the simulated GPU" if callee in ("malloc", "free") else ""
+                raise PtxError(f"'{callee}' is called but not defined{heap}", instruction.line, instruction.column)
             if callee not in order:
                 order.append(callee)
     changed = True

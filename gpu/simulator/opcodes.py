@@ -6,6 +6,7 @@ follow (destinations first), and which pipe of a multiprocessor executes it.  PT
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,8 +28,10 @@ CACHE = (
 ORDER = "weak volatile relaxed acquire release acq_rel seq_cst cta cluster gpu sys"
 COMPARE = "eq ne lt le gt ge lo ls hi hs equ neu ltu leu gtu geu num nan"
 ATOMIC = "add min max and or xor inc dec exch cas"
-MMA_SHAPES = "m8n8k4 m8n8k16 m16n8k4 m16n8k8 m16n8k16 m16n8k32"
-WMMA_SHAPES = "m16n16k16 m32n8k16 m8n32k16 m16n16k8 m8n8k4"
+MMA_SHAPES = "m8n8k4 m8n8k16 m8n8k32 m8n8k128 m16n8k4 m16n8k8 m16n8k16 m16n8k32 m16n8k64 m16n8k128 m16n8k256"
+WMMA_SHAPES = "m16n16k16 m32n8k16 m8n32k16 m16n16k8 m8n8k4 m8n8k32 m8n8k128"
+SUB_BYTE = {"s4": 4, "u4": 4, "b1": 1}
+"""Widths in bits of elements that only Tensor Cores know."""
 ELEMENT_TYPES = frozenset(
     [
         "pred",
@@ -57,10 +60,17 @@ ELEMENT_TYPES = frozenset(
         "e5m2",
         "e4m3x2",
         "e5m2x2",
+        *SUB_BYTE,
     ]
 )
 
-TYPE_INSIDE = frozenset({"prmt", "wmma", "vabsdiff2", "vabsdiff4"})
+_VIDEO = ("vadd", "vsub", "vabsdiff", "vmin", "vmax")
+VIDEO = frozenset(
+    [*_VIDEO, "vshl", "vshr", "vmad", "vset", *(f"{name}{n}" for name in (*_VIDEO, "vset") for n in (2, 4))]
+)
+"""Video instructions, whose operands may have selectors."""
+ORDERED = "eq ne lt le gt ge"
+TYPE_INSIDE = frozenset({"prmt", "mma", "wmma"}) | VIDEO
 """Mnemonics that other modifiers may follow their types in."""
 
 
@@ -97,7 +107,10 @@ class Opcode:
     def problem(self, modifiers: tuple[str, ...], operand_count: int) -> str | None:
         """Why a use of this opcode cannot be accepted, or None."""
         for modifier in modifiers:
-            if modifier not in self.types and modifier not in self.flags:
+            if "=" in modifier:
+                if self.name not in VIDEO or not _selects(self.name, modifier):
+                    return f"'{self.name}' has no operand with the selector '.{modifier[2:]}' in that place"
+            elif modifier not in self.types and modifier not in self.flags:
                 return f"'{self.name}' has no modifier '.{modifier}' that this simulator knows"
         found = sum(modifier in self.types for modifier in modifiers)
         if found not in self.type_counts:
@@ -112,6 +125,19 @@ class Opcode:
         if operand_count not in self.operands:
             return f"'{self.name}' takes {either(self.operands)} operands, found {operand_count}"
         return None
+
+
+def _selects(name: str, selector: str) -> bool:
+    """True for a selector of a video instruction, as the parser writes it ("d=h0") among the modifiers."""
+    operand, _, chosen = selector.partition("=")
+    parts = int(name[-1]) if name[-1].isdigit() else 1
+    if parts == 1:
+        return operand in "dab" and re.fullmatch("b[0-3]|h[01]", chosen) is not None
+    letter, most = ("h", 1) if parts == 2 else ("b", 3)
+    if operand == "d":
+        digits = "".join(f"{n}?" for n in range(most, -1, -1))
+        return chosen != letter and re.fullmatch(letter + digits, chosen) is not None
+    return operand in "ab" and re.fullmatch(f"{letter}[0-{2 * most + 1}]{{{parts}}}", chosen) is not None
 
 
 def either(counts: tuple[int, ...]) -> str:
@@ -154,8 +180,12 @@ _ROWS = (
     _row("min", (3, 4), "alu", f"{INTEGERS} {PAIRS} {FLOATS} {HALVES}", "ftz NaN relu xorsign abs"),
     _row("max", (3, 4), "alu", f"{INTEGERS} {PAIRS} {FLOATS} {HALVES}", "ftz NaN relu xorsign abs"),
     _row("sad", 4, "alu", INTEGERS),
-    _row("vabsdiff2", 4, "alu", "u32 s32", "add", type_counts=(3,)),
-    _row("vabsdiff4", 4, "alu", "u32 s32", "add", type_counts=(3,)),
+    *(_row(v, (3, 4), "alu", "u32 s32", "sat add min max", type_counts=(3,)) for v in _VIDEO),
+    *(_row(v, (3, 4), "alu", "u32 s32", "sat add min max", ("clamp wrap",), (3,)) for v in ("vshl", "vshr")),
+    _row("vmad", 4, "alu", "u32 s32", "sat po shr7 shr15", type_counts=(3,)),
+    _row("vset", (3, 4), "alu", "u32 s32", "add min max", (ORDERED,), (2,)),
+    *(_row(f"{v}{n}", 4, "alu", "u32 s32", "sat add", type_counts=(3,)) for v in _VIDEO for n in (2, 4)),
+    *(_row(f"vset{n}", 4, "alu", "u32 s32", "add", (ORDERED,), (2,)) for n in (2, 4)),
     _row("dp4a", 4, "fma", "u32 s32", type_counts=(2,)),
     _row("dp2a", 4, "fma", "u32 s32", "", ("lo hi",), type_counts=(2,)),
     _row("copysign", 3, "alu", FLOATS),
@@ -210,6 +240,15 @@ _ROWS = (
     _row("ldu", 2, "lsu", SCALARS, "global v2 v4"),
     _row("st", 2, "lsu", SCALARS, f"{SPACES} {ORDER} {CACHE} v2 v4", writes=0),
     _row("prefetch", 1, "lsu", "", "global local L1 L2 L2::evict_last L2::evict_normal", writes=0),
+    _row("applypriority", 2, "lsu", "", "global L2::evict_normal", writes=0),
+    _row(
+        "createpolicy",
+        (1, 2, 3, 4),
+        "alu",
+        "b64",
+        "L2 L2::evict_last L2::evict_first L2::evict_normal L2::evict_unchanged global",
+        ("fractional range cvt",),
+    ),
     _row("prefetchu", 1, "lsu", "", "L1", writes=0),
     _row(
         "atom",
@@ -248,6 +287,7 @@ _ROWS = (
     _row("trap", 0, "branch", writes=0),
     _row("brkpt", 0, "branch", writes=0),
     _row("nanosleep", 1, "special", "u32", writes=0),
+    _row("griddepcontrol", 0, "special", "", "", ("wait launch_dependents",), writes=0),
     _row("pmevent", 1, "special", "", "mask", writes=0),
     # warps
     _row("shfl", 5, "lsu", "b32", "", ("sync", "up down bfly idx")),
@@ -276,8 +316,8 @@ _ROWS = (
         "mma",
         (4, 6),
         "tensor",
-        "f16 bf16 tf32 f32 s32 s8 u8 e4m3 e5m2 f64",
-        "sync aligned sp sp::ordered_metadata row col satfinite",
+        "f16 bf16 tf32 f32 s32 s8 u8 e4m3 e5m2 f64 s4 u4 b1",
+        "sync aligned sp sp::ordered_metadata row col satfinite xor and popc",
         (MMA_SHAPES,),
         (4,),
     ),
@@ -285,8 +325,8 @@ _ROWS = (
         "wmma",
         (2, 3, 4, 5),
         "tensor",
-        "f16 bf16 tf32 f32 s32 s8 u8 f64",
-        "rn load store mma a b c d row col sync aligned global shared shared::cta satfinite",
+        "f16 bf16 tf32 f32 s32 s8 u8 f64 s4 u4 b1",
+        "rn load store mma a b c d row col sync aligned global shared shared::cta satfinite xor and popc",
         (WMMA_SHAPES,),
         (1, 2, 4),
     ),
@@ -308,6 +348,13 @@ MMA_VARIANTS = frozenset(
         for b in ("s8", "u8")
     }
     | {("m16n8k32", "f32", a, b, "f32") for a in ("e4m3", "e5m2") for b in ("e4m3", "e5m2")}
+    | {
+        (shape, "s32", a, b, "s32")
+        for shape in ("m8n8k32", "m16n8k32", "m16n8k64")
+        for a in ("s4", "u4")
+        for b in ("s4", "u4")
+    }
+    | {(shape, "s32", "b1", "b1", "s32") for shape in ("m8n8k128", "m16n8k128", "m16n8k256")}
     | {(shape, "f64", "f64", "f64", "f64") for shape in ("m8n8k4", "m16n8k4", "m16n8k8", "m16n8k16")}
 )
 """(shape, D, A, B, C) of every dense `mma.sync`."""
@@ -316,6 +363,8 @@ WMMA_TYPES = {
     **dict.fromkeys(("m16n16k16", "m32n8k16", "m8n32k16"), frozenset(["f16", "bf16", "f32", "s8", "u8", "s32"])),
     "m16n16k8": frozenset({"tf32", "f32"}),
     "m8n8k4": frozenset({"f64"}),
+    "m8n8k32": frozenset({"s4", "u4", "s32"}),
+    "m8n8k128": frozenset({"b1", "s32"}),
 }
 """What the matrices of each `wmma` shape may hold."""
 
@@ -334,6 +383,18 @@ EIGHT_BIT_CONVERSIONS = frozenset(
 """(target, source) of every `cvt` of 8-bit floats."""
 
 
+UNSIMULATED = {
+    "tex tld4 txq suld sust sured suq istypep": "textures and surfaces are not simulated",
+    "wgmma tcgen05 tensormap": "matrices and copies of whole warp groups are not simulated",
+    "mapa getctarank multimem clusterlaunchcontrol": "clusters of several blocks are not simulated",
+    "discard": "what it leaves in memory is undefined",
+    "alloca stacksave stackrestore": "the stack has no dynamic part",
+    "setmaxnreg": "it needs a target such as sm_90a, whose instructions are not simulated",
+    "vavrg2 vavrg4": "averages of fields are not simulated",
+}
+"""Why opcodes have no row, by their names."""
+
+
 def destinations(name: str, modifiers: tuple[str, ...]) -> int:
     """How many of the first operands an instruction writes; a wmma.store writes none."""
     return 0 if name == "wmma" and "store" in modifiers else OPCODES[name].writes
@@ -343,10 +404,15 @@ def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | 
     """Why ``name.modifiers`` with so many operands cannot be executed, in one sentence, or None."""
     row = OPCODES.get(name)
     if row is None:
-        return f"unknown opcode '{'.'.join((name, *modifiers))}'"
+        reason = next((f": {why}" for names, why in UNSIMULATED.items() if name in names.split()), "")
+        return f"unknown opcode '{'.'.join((name, *modifiers))}'{reason}"
     found = row.problem(modifiers, operand_count) or _mismatch(row, modifiers)
     if name == "cp" and not found:
         found = _copy_problem(modifiers, operand_count)
+    if not found and name in VIDEO and not name[-1].isdigit() and name != "vmad":
+        takes_c = any(m in ("add", "min", "max") or m.startswith("d=") for m in modifiers)
+        if takes_c != (operand_count == 4):
+            return f"'{name}' has a third source with .add, .min, .max or a selected destination, and only then"
     if name == "wmma" and not found:
         shape = next(modifier for modifier in modifiers if modifier in WMMA_SHAPES.split())
         if not {modifier for modifier in modifiers if modifier in row.types} <= WMMA_TYPES[shape]:
@@ -425,6 +491,11 @@ def _mismatch(row: Opcode, modifiers: tuple[str, ...]) -> str | None:
     wrong = next((m for m in modifiers if m in _OF_FLOATS), None)
     if row.name in _ARITHMETIC and wrong is not None and not is_float:
         return f"'{opcode}': .{wrong} is for floating-point numbers"
+    if row.name in ("mma", "wmma"):
+        logic = [m for m in modifiers if m in ("xor", "and", "popc")]
+        multiplies = row.name == "mma" or "mma" in modifiers
+        if (len(logic) == 2 and logic[-1] == "popc") != ("b1" in kinds and multiplies) or len(logic) not in (0, 2):
+            return f"'{opcode}': products of .b1 are .xor.popc or .and.popc, and no others are"
     if row.name == "prmt" and modifiers[0] != "b32":
         return f"'{opcode}': prmt has its type before its mode"
     if row.name in ("bar", "barrier"):

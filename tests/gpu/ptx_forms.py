@@ -30,7 +30,7 @@ def _fragments(sizes: list[int], kinds: list[str]) -> list[str]:
     """D, A, B, C of a multiplication: groups of registers that hold so many elements per lane."""
     groups = []
     for n, (size, kind) in enumerate(zip(sizes, kinds, strict=True)):
-        count = max(1, size * WIDTH[kind] // 32 // (2 if kind == "f64" else 1))
+        count = max(1, size * (WIDTH | opcodes.SUB_BYTE)[kind] // 32 // (2 if kind == "f64" else 1))
         groups.append(_group("b64" if kind == "f64" else "b32", count, 10 * n))
     return groups
 
@@ -128,8 +128,15 @@ def _operands(row: Opcode, modifiers: tuple[str, ...]) -> list[str]:
             return ["1", "64"] if "arrive" in modifiers else ["0"]
         case "pmevent" | "brkpt" | "trap" | "exit" | "ret" | "membar" | "fence" | "griddepcontrol":
             return ["1"] * count
-        case "dp4a" | "dp2a" | "vabsdiff2" | "vabsdiff4":
+        case "dp4a" | "dp2a":
             return [f"%r{i}" for i in range(1, 5)]
+        case name if name in opcodes.VIDEO:
+            has_third = name[-1].isdigit() or name == "vmad" or {"add", "min", "max"} & set(modifiers)
+            return [f"%r{i}" for i in range(1, 5 if has_third else 4)]
+        case "createpolicy":
+            return ["%rd1"]
+        case "applypriority":
+            return ["[%rd1]", "128"]
         case "activemask":
             return ["%r1"]
     kind = last
@@ -167,6 +174,8 @@ def forms() -> Iterator[tuple[str, tuple[str, ...], str]]:
                     continue
                 operands = _operands(row, modifiers)
                 if opcodes.problem(row.name, modifiers, len(operands)) is None:
+                    if "L2::cache_hint" in modifiers and row.name != "cp":
+                        operands.append("%rd5")
                     text = f"{'.'.join((row.name, *modifiers))} {', '.join(operands)};"
                     yield row.name, modifiers, text.join(PARAMETER) if "[q]" in operands else text
 

@@ -54,6 +54,8 @@ LEFT: dict[str, tuple[str, ...]] = {
     "st": ("v4.b64", "v4.u64", "v4.s64", "v4.f64"),
     "cp": ("mbarrier",),
     "barrier": ("arrive",),
+    **dict.fromkeys(("mma", "wmma"), ("s4", "u4", "b1")),
+    **dict.fromkeys(("vabsdiff2", "vabsdiff4"), ("sat",)),
 }
 """Forms of these opcodes that are left to the interpreter, as modifiers that occur together."""
 

@@ -43,7 +43,9 @@ def bytes_in(instruction: Instruction, space: int) -> int | None:
             width, count = access_bytes(instruction)
             return width * count
     elif instruction.name == "wmma" and "mma" not in instruction.modifiers:
-        return WIDTH[instruction.modifiers[-1]] // 8 if space_of(instruction) in (space, layout.GENERIC) else None
+        return (
+            WIDTH.get(instruction.modifiers[-1], 32) // 8 if space_of(instruction) in (space, layout.GENERIC) else None
+        )
     elif space == layout.SHARED and instruction.name == "cp" and len(instruction.operands) >= 3:
         size = instruction.operands[2]
         return size.value if isinstance(size, Immediate) else 4
@@ -204,6 +206,12 @@ def call_helper(x: Lowering, name: str) -> str:
     """Calls a helper for the active lanes; returns its result as an i32 mask."""
     arguments = (("i64", "%Bi"), ("i64", "%Wi"), ("i64", str(x.frame.index)), ("i64", widen(x, x.mask)))
     return x.code.v(f"trunc i64 {x.code.call(name, 'i64', *arguments)} to i32")
+
+
+@lowers("createpolicy")
+def policy(x: Lowering, instruction: Instruction) -> None:
+    """Opaque, and nothing here depends on it."""
+    x.put_result(instruction, splat("i64", 0), defined=FULL)
 
 
 def load(x: Lowering, instruction: Instruction) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine.ir import vec
-from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers
+from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
 from loadsparse.gpu.simulator.program import Instruction
 
 
@@ -25,6 +25,8 @@ def of_pairs(x: Lowering, instruction: Instruction) -> None:
 def absolute_differences(x: Lowering, instruction: Instruction) -> None:
     """|a - b| of every field of a word; with .add their sum and c."""
     code, parts = x.code, int(instruction.name[-1])
+    if not set(instruction.modifiers) <= {"u32", "s32", "add"}:
+        raise refuse(instruction)
     kinds = [m for m in instruction.modifiers if m != "add"][1:]
     count = 32 * parts
     narrow, wide = f"<{count} x i{32 // parts}>", f"<{count} x i32>"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadsparse.gpu.simulator.interpreter import bits, conversions, floats, holes, integers
+from loadsparse.gpu.simulator.interpreter import bits, conversions, floats, holes, integers, video
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, Operation, mask
 from loadsparse.gpu.simulator.interpreter.operands import ALL, Place, defined, destination, rows, source, unknown
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
@@ -46,8 +46,7 @@ ONE: dict[str, Build] = {
     "mad24": integers.mad24,
     "rem": integers.rem,
     "sad": integers.sad,
-    "vabsdiff2": integers.absolute_differences(2),
-    "vabsdiff4": integers.absolute_differences(4),
+    **video.BUILDERS,
     "dp4a": integers.dp4a,
     "dp2a": integers.dp2a,
     "and": bits.bitwise("and"),
@@ -83,7 +82,7 @@ class Shape:
 
 def shape(name: str, modifiers: Modifiers, count: int) -> Shape:
     """Operand types of `name` with `count` sources."""
-    kind = "b32" if name in ("prmt", "vabsdiff2", "vabsdiff4") else modifiers[-1]
+    kind = "b32" if name == "prmt" or name in video.BUILDERS else modifiers[-1]
     width = WIDTH[kind]
     if name in ("shl", "shr"):
         return Shape((kind, "b32"), width, kind.startswith("s"))

@@ -38,7 +38,7 @@ def rule(name: str, modifiers: tuple[str, ...], width: int, operation: Operation
         return moved(operation, MOVED[name], width)
     if name in LOGIC:
         return LOGIC[name]
-    if name in ("vabsdiff2", "vabsdiff4") and "add" not in modifiers:
+    if name in ("vabsdiff2", "vabsdiff4") and set(modifiers) <= {"u32", "s32"}:
         parts = int(name[-1])
         return lambda values, holes: by_fields(parts, 32 // parts, 32 // parts)(values, holes[:2])
     if name in PAIRWISE and kinds[-1].endswith("x2"):

@@ -50,27 +50,6 @@ def of_pairs(build: Callable[[tuple[str, ...]], Operation]) -> Callable[[tuple[s
     return packed
 
 
-def absolute_differences(parts: int) -> Callable[[tuple[str, ...]], Operation]:
-    """vabsdiff2, vabsdiff4: |a - b| of every field of a word; with .add their sum and c."""
-
-    def build(modifiers: tuple[str, ...]) -> Operation:
-        kinds, width = [m for m in modifiers if m != "add"], 32 // parts
-
-        def differences(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
-            pairs = zip(*(_parts(v, width, k == "s32") for v, k in zip((a, b), kinds[1:], strict=True)), strict=True)
-            found = [unsigned(np.abs(x - y), 32) for x, y in pairs]
-            if "add" in modifiers:
-                return (c + sum(found, np.zeros_like(c))) & mask(32)
-            total = np.zeros_like(c)
-            for index, value in enumerate(found):
-                total |= (value & mask(width)) << U(index * width)
-            return total
-
-        return differences
-
-    return build
-
-
 def sub(modifiers: tuple[str, ...]) -> Operation:
     width, is_signed = kind_of(modifiers)
     if "sat" in modifiers and is_signed:

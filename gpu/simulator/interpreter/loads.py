@@ -21,7 +21,7 @@ from loadsparse.gpu.simulator.interpreter.operands import (
     unknown,
 )
 from loadsparse.gpu.simulator.interpreter.races import Strength
-from loadsparse.gpu.simulator.interpreter.warp import Warp
+from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
 from loadsparse.gpu.simulator.interpreter.widths import vector_length
 from loadsparse.gpu.simulator.program import WIDTH, Address, Instruction, Operand, Vector
 from loadsparse.gpu.simulator.request import ALLOCATION_BITS, LOCAL, PARAM, SHARED
@@ -151,11 +151,20 @@ def _nothing(machine: Machine, place: Place, instruction: Instruction, index: in
     return lambda warp, lanes: None
 
 
+def _policy(machine: Machine, place: Place, instruction: Instruction, index: int) -> Execute:
+    """A cache policy is opaque, and nothing here depends on it."""
+    write = destination(place, instruction.operands[0], 64)
+    return lambda warp, lanes: write(warp, lanes, np.zeros(WARP, np.uint64), ALL)
+
+
 BUILDERS: dict[str, Any] = {
     "ld": _load,
     "ldu": _load,
     "st": _store,
     "prefetch": _nothing,
     "prefetchu": _nothing,
+    "applypriority": _nothing,
+    "griddepcontrol": _nothing,
+    "createpolicy": _policy,
     "pmevent": _nothing,
 }

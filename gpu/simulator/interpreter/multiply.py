@@ -14,6 +14,7 @@ from loadsparse.gpu.simulator.interpreter.loads import elements
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, signed, unsigned
 from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
 from loadsparse.gpu.simulator.interpreter.warp import Warp
+from loadsparse.gpu.simulator.opcodes import SUB_BYTE
 from loadsparse.gpu.simulator.program import WIDTH, Immediate, Instruction, Operand
 
 if TYPE_CHECKING:
@@ -22,11 +23,19 @@ if TYPE_CHECKING:
 Execute = Callable[[Warp, Flags], None]
 U = np.uint64
 ELEMENT = {kind: WIDTH[kind] for kind in ["f16", "bf16", "tf32", "f32", "f64", "s32", "s8", "u8", "e4m3", "e5m2"]}
+ELEMENT |= SUB_BYTE
 
 
-def product(arch: str, a: Lanes, b: Lanes, c: Lanes, types: tuple[str, ...], satfinite: bool) -> Lanes:
-    """D[m, n] = sum_k A[m, k] B[k, n] + C[m, n]; types are those of D, A, B, C."""
+def product(arch: str, a: Lanes, b: Lanes, c: Lanes, types: tuple[str, ...], modifiers: tuple[str, ...]) -> Lanes:
+    """D[m, n] = sum_k A[m, k] B[k, n] + C[m, n]; types are those of D, A, B, C.
+
+    Of single bits, `.and.popc` counts the k where both are 1, `.xor.popc` those where they differ.
+    """
     d_type, a_type, b_type, c_type = types
+    satfinite = "satfinite" in modifiers
+    if "xor" in modifiers:
+        wide = (a[:, :, None] != b[None, :, :]).sum(axis=1) + signed(c, 32)
+        return unsigned(wide, 32)
     if d_type == "s32":
         wide = _numbers(a, a_type) @ _numbers(b, b_type) + signed(c, 32)
         if satfinite:
@@ -41,7 +50,7 @@ def product(arch: str, a: Lanes, b: Lanes, c: Lanes, types: tuple[str, ...], sat
 
 
 def _numbers(bits: Lanes, kind: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    return signed(bits, 8) if kind == "s8" else bits.astype(np.int64)
+    return signed(bits, ELEMENT[kind]) if kind.startswith("s") else bits.astype(np.int64)
 
 
 def _fused(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
@@ -97,12 +106,12 @@ def _mma(machine: Machine, place: Place, instruction: Instruction, index: int) -
     d, c = (Registers(place, operands[n], c_fragment(shape, ELEMENT[types[0 if n == 0 else 3]])) for n in (0, 3))
     a = Registers(place, operands[1], a_fragment(shape, ELEMENT[types[1]]))
     b = Registers(place, operands[2], b_fragment(shape, ELEMENT[types[2]]))
-    arch, satfinite = machine.request.arch, "satfinite" in modifiers
+    arch = machine.request.arch
     if types[0] in ("f16", "f32"):
         core_of(arch, types[1])
 
     def execute(warp: Warp, lanes: Flags) -> None:
-        matrix = product(arch, a.matrix(warp), b.matrix(warp), c.matrix(warp), types, satfinite)
+        matrix = product(arch, a.matrix(warp), b.matrix(warp), c.matrix(warp), types, modifiers)
         d.put(warp, lanes, matrix, result_known(a.known(warp), b.known(warp), c.known(warp)))
 
     return execute

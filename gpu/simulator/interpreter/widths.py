@@ -16,7 +16,7 @@ def global_width(instruction: Instruction) -> int | None:
     if name in ("ld", "ldu", "st", "atom", "red") and reaches:
         return min(4, WIDTH[modifiers[-1]] // 8 * vector_length(modifiers))
     if name == "wmma" and "mma" not in modifiers and reaches:
-        return min(4, WIDTH[modifiers[-1]] // 8)
+        return min(4, WIDTH.get(modifiers[-1], 32) // 8)
     return None
 
 
@@ -30,5 +30,5 @@ def shared_width(instruction: Instruction) -> int | None:
         size = instruction.operands[2]
         return min(4, size.value) if isinstance(size, Immediate) else 4
     if name == "wmma" and "mma" not in modifiers and reaches:
-        return min(4, WIDTH[modifiers[-1]] // 8)
+        return min(4, WIDTH.get(modifiers[-1], 32) // 8)
     return 4 if name in ("ldmatrix", "stmatrix", "mbarrier") else None

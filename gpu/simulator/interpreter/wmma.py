@@ -1,7 +1,8 @@
 """wmma.load, wmma.mma and wmma.store.
 
 PTX leaves open which lane holds which element; here element i of lane l, with n elements per lane, is element
-(n * l + i) mod size of the matrix in row-major order (A: M x K, B: K x N, C and D: M x N).
+(n * l + i) mod size of the matrix in row-major order (A: M x K, B: K x N, C and D: M x N); of elements below a byte B in
+column-major order, which is that of their memory, so that each register is one word of it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def fragment(shape: str, role: str, kind: str, registers: int) -> Fragment:
     if 32 * per_lane < size[0] * size[1]:
         raise TypeError(f"{registers} registers do not hold a {size[0]} x {size[1]} matrix of {kind}")
     cells = (LANES[:, None] * per_lane + np.arange(per_lane)) % (size[0] * size[1])
+    if width < 8 and role == "b":
+        return Fragment(size, cells % size[0], cells // size[0], width)
     return Fragment(size, cells // size[1], cells % size[1], width)
 
 
@@ -66,10 +69,10 @@ def _mma(machine: Machine, place: Place, instruction: Instruction, shape: str) -
         Registers(place, operand, fragment(shape, role, kind_of[role], _count(operand)))
         for role, operand in zip("dabc", operands, strict=True)
     )
-    arch, types, satfinite = machine.request.arch, (d_type, a_type, b_type, c_type), "satfinite" in modifiers
+    arch, types = machine.request.arch, (d_type, a_type, b_type, c_type)
 
     def execute(warp: Warp, lanes: Flags) -> None:
-        matrix = product(arch, a.matrix(warp), b.matrix(warp), c.matrix(warp), types, satfinite)
+        matrix = product(arch, a.matrix(warp), b.matrix(warp), c.matrix(warp), types, modifiers)
         d.put(warp, lanes, matrix, result_known(a.known(warp), b.known(warp), c.known(warp)))
 
     return execute
@@ -87,8 +90,9 @@ def _move(machine: Machine, place: Place, instruction: Instruction, index: int, 
     stride = source(place, operands[2], "b32") if len(operands) > 2 else None
     default = layout.shape[1] if by_row else layout.shape[0]
     registers = elements(register_operand, _count(register_operand))
-    width = layout.width
-    step, per, space = width // 8, layout.per, memory.space_of(modifiers)
+    width, per, space = layout.width, layout.per, memory.space_of(modifiers)
+    step = 4 if width < 8 else width // 8
+    parts = range(1) if width < 8 else range(per)
     writers = [destination(place, register, max(32, width)) for register in registers] if loads else []
     read = [] if loads else [source(place, register, f"b{max(32, width)}") for register in registers]
     read_rows = [rows(place, register) for register in registers]
@@ -99,10 +103,10 @@ def _move(machine: Machine, place: Place, instruction: Instruction, index: int, 
         leading = stride(warp) if stride is not None else np.full(WARP, default, np.uint64)
         major, minor = (layout.row, layout.column) if by_row else (layout.column, layout.row)
         cells = major.astype(np.uint64) * leading[:, None] + minor.astype(np.uint64)
-        addresses = base[:, None] + cells * np.uint64(step)
+        addresses = base[:, None] + cells * np.uint64(width) // np.uint64(8)
         for number in range(len(registers)):
             bits, sure = np.zeros(WARP, np.uint64), np.ones(WARP, bool)
-            for i in range(per):
+            for i in parts:
                 at = np.ascontiguousarray(addresses[:, number * per + i])
                 if loads:
                     data, known = memory.load(machine, warp, index, lanes, at, step, space)
