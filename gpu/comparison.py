@@ -182,10 +182,10 @@ def _executed(name: str, a: NDArray[np.float16], n: int, arch: str, splits: int 
     values: dict[str, float] = {
         "bytes_a": encoded.nbytes,
         "stored": int(np.count_nonzero(a)),
-        "sectors": sum(metrics[SECTORS.format(way)] for way in ("ld", "st")),
-        "shared_wavefronts": sum(metrics[SHARED.format(way)] for way in ("ld", "st"))
+        "sectors": sum(metrics[SECTORS.format(way)] for way in ("ld", "st", "atom", "red")),
+        "shared_wavefronts": sum(metrics[SHARED.format(way)] for way in ("ld", "st", "atom"))
         + metrics["shared_wavefronts_cp_async"],
-        "bank_conflicts": sum(metrics[CONFLICTS.format(way)] for way in ("ld", "st")),
+        "bank_conflicts": sum(metrics[CONFLICTS.format(way)] for way in ("ld", "st", "atom")),
         "warp_instructions": report.instructions,
         "mma": metrics["smsp__inst_executed_pipe_tensor_op_hmma.sum"],
         "multiply_adds": multiplies,

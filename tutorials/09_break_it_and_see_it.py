@@ -373,7 +373,7 @@ assert np.array_equal(out, numbers.reshape(500, 256).sum(axis=1))
 # <details><summary>Answers</summary>
 #
 # 1. It is: without one the report says "race", in the line of the addition. `__syncwarp()` is enough for 32 threads, and the sum is 496.
-# 2. A race: the last line reads what other warps store above. It is reported three times, at lines 7 and 10 of the kernel.
+# 2. The barrier that half of the threads went past, at line 6, when it opens without them; and a race: the last line reads what other warps store above. It is reported three times, at lines 7 and 10 of the kernel.
 # 3. A race instead of a pending copy: `wait_all` makes a thread wait for its *own* copies; only a barrier makes it wait for those of others.
 # 4. The load and the store of `++`: another thread may store between them. The result is wrong in most orders, and `explore_launch` says so: the same input gives different counts.
 #
@@ -388,6 +388,7 @@ assert total[0] == 496
 where = DIVERGENT.rindex("    __syncthreads();")  # exercise 2
 report = launch(DIVERGENT[:where] + DIVERGENT[where + 20 :], np.ones(64, np.float32))
 assert sorted((hazard.kind, hazard.source_line) for hazard in report.hazards) == [
+    ("convergence", 6),
     ("race", 7),
     ("race", 7),
     ("race", 10),

@@ -98,15 +98,21 @@ def test_neighbouring_groups_of_wide_accesses_merge(engine, address, vector, exp
 @ENGINES
 @pytest.mark.parametrize(("stride", "sectors_of"), [(0, 1), (4, 4), (8, 8), (32, 32)])
 def test_atomics_on_global_memory_are_one_request(engine, stride, sectors_of):
-    """`atom` counts with the loads, `red` with the stores; how often an address is hit changes nothing."""
+    """Neither loads nor stores; how often an address is hit changes nothing."""
     address = f"mad.wide.u32 %rd5, %r1, {stride}, %rd0;\n"
-    report = run(HEAD + address + "red.global.add.u32 [%rd5], 1;\natom.global.add.u32 %r2, [%rd5], 1;",
-                 np.zeros(256, np.uint32), engine=engine)  # fmt: skip
+    body = (
+        "red.global.add.u32 [%rd5], 1;\n"
+        "atom.global.add.u32 %r2, [%rd5], 1;\nadd.u32 %r3, %r2, 1;\n"
+        "atom.global.add.u32 %r4, [%rd5], 1;\n"  # its result is not read: a RED in machine code
+        "atom.global.exch.b32 %r5, [%rd5], 1;\n"  # which this is not
+    )
+    report = run(HEAD + address + body, np.zeros(256, np.uint32), engine=engine)
     assert report.ok, report
-    for way in ("ld", "st"):
-        assert report.metrics[GLOBAL.format("t_requests", way)] == 1
-        assert report.metrics[GLOBAL.format("t_sectors", way)] == sectors_of
-        assert report.metrics[f"global_bytes_{way}"] == 128
+    for way, count in (("ld", 0), ("st", 0), ("atom", 2), ("red", 2)):
+        assert report.metrics[GLOBAL.format("t_requests", way)] == count
+        assert report.metrics[GLOBAL.format("t_sectors", way)] == count * sectors_of
+    bytes_of = [report.metrics[f"global_bytes_{way}"] for way in ("ld", "st", "atomics")]
+    assert bytes_of == [0, 0, 4 * 128]
 
 
 @ENGINES
@@ -115,9 +121,10 @@ def test_atomics_on_shared_memory_are_wavefronts_like_loads(engine, stride, expe
     body = (
         HEAD + f".shared .align 16 .b8 s[4096];\nmul.lo.u32 %r9, %r1, {stride};\nst.shared.u32 [%r9], 0;\nbar.sync 0;\n"
     )
-    report = run(body + "atom.shared.add.u32 %r2, [%r9], 1;", engine=engine)
-    assert report.metrics[WAVEFRONTS.format("ld")] == expected
-    assert report.metrics[CONFLICTS.format("ld")] == expected - 1
+    report = run(body + "atom.shared.add.u32 %r2, [%r9], 1;\nred.shared.add.u32 [%r9], 1;", engine=engine)
+    for way, count in (("ld", 0), ("atom", 2 * expected)):
+        assert report.metrics[WAVEFRONTS.format(way)] == count
+        assert report.metrics[CONFLICTS.format(way)] == max(0, count - 2)
 
 
 @ENGINES
