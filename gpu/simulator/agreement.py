@@ -66,10 +66,12 @@ def _registers(operand: Operand | None, whole: int) -> Iterator[tuple[Register, 
         yield from _registers(operand.second, 1)
 
 
-def _elements(name: str, operand: Operand | None, width: int) -> Iterator[tuple[Register, int]]:
-    """As `_registers`; a vector of a move is cut into its parts, one of a load has elements of the whole width."""
+def _elements(name: str, operand: Operand | None, width: int, whole: bool) -> Iterator[tuple[Register, int]]:
+    """As `_registers`; a vector that is moved as a `whole`, or has 128 bits, is cut into its parts, elements of others
+    have the width.
+    """
     if isinstance(operand, Vector):
-        part = width // len(operand.elements) if name == "mov" else width
+        part = width // len(operand.elements) if width == 128 or (name == "mov" and whole) else width
         for element in operand.elements:
             yield from _registers(element, part)
     else:
@@ -92,7 +94,7 @@ def disagreement(name: str, modifiers: tuple[str, ...], operands: tuple[Operand,
     for operand, width in zip(operands, _wanted(name, modifiers, len(operands)), strict=False):
         if not width:
             continue
-        for register, wanted in _elements(name, operand, width):
+        for register, wanted in _elements(name, operand, width, not {"v2", "v4"} & set(modifiers)):
             held = WIDTH[register.type]
             if (
                 held == wanted

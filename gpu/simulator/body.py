@@ -11,6 +11,7 @@ from lark import Token, Tree
 from loadsparse.gpu.simulator import opcodes
 from loadsparse.gpu.simulator.agreement import disagreement
 from loadsparse.gpu.simulator.declarations import (
+    Declared,
     Frame,
     Scope,
     Statement,
@@ -238,9 +239,9 @@ class Body:
         for declared in declarators(tree):
             name = declared.name
             if declared.space == "reg":
-                if declared.type in ("b8", "u8", "s8", "b128") and declared.type == "b128":
-                    raise PtxError("128-bit registers are not simulated", name.line or 0, name.column or 0)
-                if declared.family is not None:
+                if declared.type == "b128" or 8 * declared.size > max(8, WIDTH[declared.type]):
+                    self._declare_vector(declared, scope)
+                elif declared.family is not None:
                     scope.families[str(name)] = (declared.type, declared.family)
                 else:
                     scope.declare(name, self._register(str(name), declared.type))
@@ -256,6 +257,22 @@ class Body:
                 variable = self.module.variable(declared, offset)
                 self.variables.append(variable)
             scope.declare(name, variable)
+
+    def _declare_vector(self, declared: Declared, scope: Scope) -> None:
+        """Several registers under one name: `v.x` to `v.w` of a vector, the two halves of 128 bits."""
+        name = declared.name
+        if declared.family is not None:
+            raise PtxError(
+                f"'{name}' is a family of vectors; declare them one by one", name.line or 0, name.column or 0
+            )
+        if declared.type == "b128":
+            kind, parts = "b64", ["lower half", "upper half"]
+        else:
+            kind = declared.type
+            parts = list("xyzw"[: declared.size * 8 // max(8, WIDTH[kind])])
+        registers = tuple(self._register(f"{name}.{part}", kind) for part in parts)
+        scope.declare(name, Vector(registers))
+        scope.names.update((register.name, register) for register in registers)
 
     def _register(self, name: str, kind: str) -> Register:
         register = Register(name, kind, len(self.registers))

@@ -60,6 +60,7 @@ ELEMENT_TYPES = frozenset(
         "e5m2",
         "e4m3x2",
         "e5m2x2",
+        "b128",
         *SUB_BYTE,
     ]
 )
@@ -224,7 +225,7 @@ _ROWS = (
     _row("set", (3, 4), "alu", f"{BITS} {INTEGERS} {FLOATS} {HALVES}", "and or xor ftz", (COMPARE,), (2,)),
     _row("selp", 4, "alu", f"{BITS} {INTEGERS} {FLOATS}"),
     _row("slct", 4, "alu", f"{BITS} {INTEGERS} {FLOATS}", "ftz", type_counts=(2,)),
-    _row("mov", 2, "alu", f"pred {BITS} {INTEGERS} {FLOATS} f16 f16x2 bf16 bf16x2"),
+    _row("mov", 2, "alu", f"pred {BITS} b128 {INTEGERS} {FLOATS} f16 f16x2 bf16 bf16x2", "v2 v4"),
     _row(
         "cvt",
         (2, 3),
@@ -254,8 +255,8 @@ _ROWS = (
         "atom",
         (3, 4),
         "lsu",
-        f"b16 b32 u32 s32 b64 u64 s64 {FLOATS} {HALVES}",
-        f"global shared shared::cta {ORDER} noftz L2::cache_hint",
+        f"b16 b32 u32 s32 b64 u64 s64 b128 {FLOATS} {HALVES}",
+        f"global shared shared::cta {ORDER} noftz L2::cache_hint v2 v4 v8",
         (ATOMIC,),
     ),
     _row(
@@ -263,7 +264,7 @@ _ROWS = (
         2,
         "lsu",
         f"b32 u32 s32 b64 u64 s64 {FLOATS} {HALVES}",
-        f"global shared shared::cta {ORDER} noftz L2::cache_hint",
+        f"global shared shared::cta {ORDER} noftz L2::cache_hint v2 v4 v8",
         ("add min max and or xor inc dec",),
         writes=0,
     ),
@@ -491,6 +492,14 @@ def _mismatch(row: Opcode, modifiers: tuple[str, ...]) -> str | None:
     wrong = next((m for m in modifiers if m in _OF_FLOATS), None)
     if row.name in _ARITHMETIC and wrong is not None and not is_float:
         return f"'{opcode}': .{wrong} is for floating-point numbers"
+    if row.name in ("atom", "red"):
+        vectors = [m for m in modifiers if m in ("v2", "v4", "v8")]
+        if vectors and (not is_float or kinds[-1] == "f64" or "global" not in modifiers):
+            return f"'{opcode}': vectors in global memory, of .f32 and halves, are what is added, .min and .max"
+        if kinds[-1] == "b128" and not {"exch", "cas"} & set(modifiers):
+            return f"'{opcode}': 128 bits are swapped by .exch and .cas"
+    if row.name == "mov" and (kinds[-1] == "b128" or {"v2", "v4"} & set(modifiers)) and kinds[-1] == "pred":
+        return f"'{opcode}': predicates have no vectors"
     if row.name in ("mma", "wmma"):
         logic = [m for m in modifiers if m in ("xor", "and", "popc")]
         multiplies = row.name == "mma" or "mma" in modifiers

@@ -19,11 +19,19 @@ PARAMETER = ("{ .param .align 16 .b8 q[64]; ", " }")
 
 
 def register(kind: str, number: int) -> str:
+    if kind == "b128":
+        return f"{{%rd{2 * number}, %rd{2 * number + 1}}}"
     return f"{PREFIX[1 if kind == 'pred' else WIDTH[kind]]}{number}"
 
 
 def _group(kind: str, count: int, first: int) -> str:
     return "{" + ", ".join(register(kind, first + i) for i in range(count)) + "}"
+
+
+def _held(kind: str, modifiers: tuple[str, ...], number: int) -> str:
+    """A register, or as many as a vector has."""
+    vector = next((int(m[1]) for m in modifiers if m in ("v2", "v4", "v8")), 0)
+    return _group(kind, vector, number) if vector else register(kind, number)
 
 
 def _fragments(sizes: list[int], kinds: list[str]) -> list[str]:
@@ -63,22 +71,19 @@ def _operands(row: Opcode, modifiers: tuple[str, ...]) -> list[str]:
             sources = 2 if kinds[0].endswith("x2") and kinds[1] == "f32" else 1
             return [register(kinds[0], 1), *(register(kinds[1], 2 + i) for i in range(sources))]
         case "ld" | "ldu":
-            vector = next((int(m[1]) for m in modifiers if m in ("v2", "v4")), 0)
-            held = _group(last, vector, 20) if vector else register(last, 20)
-            return [held, "[p0]" if "param" in modifiers or "param::entry" in modifiers else "[%rd1]"]
-        case "st":
-            vector = next((int(m[1]) for m in modifiers if m in ("v2", "v4")), 0)
-            place = "[q]" if any(m.startswith("param") for m in modifiers) else "[%rd1]"
-            return [place, _group(last, vector, 20) if vector else register(last, 20)]
-        case "atom":
             return [
-                register(last, 20),
-                "[%rd1]",
-                register(last, 21),
-                *([register(last, 22)] if "cas" in modifiers else []),
+                _held(last, modifiers, 20),
+                "[p0]" if "param" in modifiers or "param::entry" in modifiers else "[%rd1]",
             ]
+        case "st":
+            return ["[q]" if any(m.startswith("param") for m in modifiers) else "[%rd1]", _held(last, modifiers, 20)]
+        case "atom":
+            sources = [_held(last, modifiers, 8 * n + 4) for n in range(2 if "cas" in modifiers else 1)]
+            return [_held(last, modifiers, 20), "[%rd1]", *sources]
         case "red":
-            return ["[%rd1]", register(last, 21)]
+            return ["[%rd1]", _held(last, modifiers, 8)]
+        case "mov":
+            return [_held(last, modifiers, 1), _held(last, modifiers, 8)]
         case "shfl":
             return ["%r1|%p1", "%r2", "%r3", "%r4", "-1"]
         case "vote":

@@ -55,6 +55,8 @@ LEFT: dict[str, tuple[str, ...]] = {
     "cp": ("mbarrier",),
     "barrier": ("arrive",),
     **dict.fromkeys(("mma", "wmma"), ("s4", "u4", "b1")),
+    **dict.fromkeys(("atom", "red"), ("v2", "v4", "v8", "b128")),
+    "mov": ("v2", "v4", "b128"),
     **dict.fromkeys(("vabsdiff2", "vabsdiff4"), ("sat",)),
 }
 """Forms of these opcodes that are left to the interpreter, as modifiers that occur together."""

@@ -11,7 +11,7 @@ from loadsparse.gpu.simulator.interpreter import bits, conversions, floats, hole
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, Operation, mask
 from loadsparse.gpu.simulator.interpreter.operands import ALL, Place, defined, destination, rows, source, unknown
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
-from loadsparse.gpu.simulator.program import WIDTH, Instruction, Pair, Register
+from loadsparse.gpu.simulator.program import WIDTH, Instruction, Pair, Register, Vector
 from loadsparse.gpu.simulator.request import ALLOCATION_BITS, LOCAL, PARAM, SHARED
 
 Modifiers = tuple[str, ...]
@@ -109,6 +109,8 @@ def is_float(kind: str) -> bool:
 def build(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], None]:
     """The function that executes an arithmetic instruction for the active lanes."""
     name, modifiers, operands = instruction.name, instruction.modifiers, instruction.operands
+    if name == "mov" and (modifiers[-1] == "b128" or len(modifiers) > 1):
+        return _move(place, instruction)
     if name in SPECIAL:
         return SPECIAL[name](place, instruction)
     if "cc" in modifiers or name in ("addc", "subc", "madc"):
@@ -310,6 +312,24 @@ def _carry(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], No
             if gives:
                 warp.carry[lane] = total >= top
         write(warp, lanes, result, defined(warp, used))
+
+    return execute
+
+
+def _move(place: Place, instruction: Instruction) -> Callable[[Warp, Flags], None]:
+    """mov of a vector to a vector, element by element: mov.v4, mov.b128."""
+    target, origin = instruction.operands
+    if not (isinstance(target, Vector) and isinstance(origin, Vector) and len(target.elements) == len(origin.elements)):
+        raise TypeError("a vector is moved to one of its length")
+    kind = instruction.modifiers[-1]
+    kind = f"b{128 // len(target.elements)}" if kind == "b128" else kind
+    read = [(source(place, element, kind), unknown(place, element, kind)) for element in origin.elements]
+    writers = [destination(place, element, WIDTH[kind]) for element in target.elements]
+
+    def execute(warp: Warp, lanes: Flags) -> None:
+        values = [(take(warp).copy(), missing(warp).copy()) for take, missing in read]
+        for write, (value, gaps) in zip(writers, values, strict=True):
+            write(warp, lanes, value, ALL, gaps)
 
     return execute
 

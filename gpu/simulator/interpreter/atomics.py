@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loadsparse.gpu.simulator.interpreter import bits, floats, integers, memory
-from loadsparse.gpu.simulator.interpreter.loads import check_address, is_wide, location, order, report_values
+from loadsparse.gpu.simulator.interpreter.loads import (
+    check_address,
+    elements,
+    is_wide,
+    location,
+    order,
+    report_values,
+)
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes, Operation, mask
 from loadsparse.gpu.simulator.interpreter.operands import Place, defined, destination, rows, source
 from loadsparse.gpu.simulator.interpreter.races import Strength
 from loadsparse.gpu.simulator.interpreter.warp import WARP, Warp
+from loadsparse.gpu.simulator.interpreter.widths import vector_length
 from loadsparse.gpu.simulator.program import WIDTH, Instruction
 from loadsparse.gpu.simulator.request import DEFINED
 
@@ -55,17 +63,21 @@ def _swap(old: Lanes, b: Lanes, c: Lanes) -> Lanes:
 def _build(machine: Machine, place: Place, instruction: Instruction, index: int) -> Execute:
     modifiers, operands = instruction.modifiers, instruction.operands
     returns = instruction.name == "atom"
-    kind = modifiers[-1]
+    kind, count = modifiers[-1], vector_length(modifiers)
+    if kind == "b128":
+        kind, count = "b64", 2
     width, space = WIDTH[kind], memory.space_of(modifiers)
-    size = width // 8
+    step = width // 8
+    size = step * count
     name = next(m for m in modifiers if m in NAMES)
     where, used = location(place, operands[1 if returns else 0])
     values = operands[2:] if returns else operands[1:]
     if len(values) != (2 if name == "cas" else 1):
         raise TypeError(f"{name} takes {2 if name == 'cas' else 1} values")
-    read = [source(place, value, kind) for value in values]
+    read = [[source(place, element, kind) for element in elements(value, count)] for value in values]
     value_rows = rows(place, *values)
-    write = destination(place, operands[0] if returns else None, width)
+    targets = elements(operands[0], count) if returns else (None,) * count
+    writers = [destination(place, target, width) for target in targets]
     combine = {where: operation(name, kind, where) for where in ("global", "shared")}
     acquire, release = bool({"acquire", "acq_rel"} & set(modifiers)), bool({"release", "acq_rel"} & set(modifiers))
     strength = Strength(True, is_wide(modifiers))
@@ -74,9 +86,9 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
         check_address(machine, warp, index, lanes, used)
         addresses = where(warp)
         operand_known = defined(warp, value_rows)
-        numbers = [take(warp) for take in read]
+        numbers = [[take(warp) for take in part] for part in read]
         b, c = numbers[0], numbers[-1]
-        old, known = np.zeros(WARP, U), np.zeros(WARP, bool)
+        old, known = np.zeros((count, WARP), U), np.zeros(WARP, bool)
         order(machine, warp, lanes, addresses, space, acquire, release, True, True, strength.wide)
         for part in memory.access(machine, warp, index, lanes, addresses, size, space):
             memory.count(machine, index, part, addresses, size, part.window.space)
@@ -88,11 +100,13 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
             for lane in np.flatnonzero(part.lanes).tolist():
                 start = int(window.start[lane] + part.offsets[lane])
                 cells = slice(start, start + size)
-                old[lane] = int.from_bytes(window.data[cells].tobytes(), "little")
+                old[:, lane] = np.frombuffer(window.data[cells].tobytes(), f"<u{step}")
                 known[lane] = window.defined is None or bool((window.defined[cells] == DEFINED).all())
                 at = slice(lane, lane + 1)
-                new = int(apply(old[at], b[at], c[at])[0]) & int(mask(width))
-                data = np.frombuffer(new.to_bytes(size, "little"), np.uint8)
+                new = [int(apply(old[e, at], b[e][at], c[e][at])[0]) & int(mask(width)) for e in range(count)]
+                if name == "cas" and any(old[e, lane] != b[e][lane] for e in range(count)):
+                    new = old[:, lane].tolist()
+                data = np.frombuffer(b"".join(word.to_bytes(step, "little") for word in new), np.uint8)
                 if window.space in ("shared", "global"):
                     one = memory.Part(window, _only(lane), part.offsets)
                     spread = np.zeros((WARP, size), np.uint8)
@@ -102,7 +116,8 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
                 if window.defined is not None:
                     sure = operand_known[lane] and (name == "exch" or known[lane])
                     window.defined[cells] = DEFINED * (window.space == "global" or sure)
-        write(warp, lanes, old, known)
+        for write, value in zip(writers, old, strict=True):
+            write(warp, lanes, value, known)
 
     return execute
 

@@ -6,7 +6,7 @@ from loadsparse.gpu.simulator.program import WIDTH, Immediate, Instruction
 
 
 def vector_length(modifiers: tuple[str, ...]) -> int:
-    return 4 if "v4" in modifiers else 2 if "v2" in modifiers else 1
+    return 8 if "v8" in modifiers else 4 if "v4" in modifiers else 2 if "v2" in modifiers else 1
 
 
 def global_width(instruction: Instruction) -> int | None:
