@@ -166,15 +166,18 @@ class Body:
             name = next(part for part in item.children[1:] if isinstance(part, Token))
             kind, align, vector = attributes(item.children)
             count = dimensions(item.children)
-            if space == "reg":
-                raise PtxError(
-                    "parameters in registers are not simulated; declare them .param", name.line or 0, name.column or 0
-                )
+            if space == "reg" and (
+                self.function.children[1] == ".entry" or vector * (count or 0) != 1 or kind == "b128"
+            ):
+                reason = "a parameter in a register is one number of a .func"
+                raise PtxError(reason, name.line or 0, name.column or 0)
+            register = self._register(str(name), kind) if space == "reg" else None
             element = max(1, WIDTH[kind] // 8) * vector
             size, align = element * (count or 0), align or element
-            variable = Variable(str(name), "param", kind, size, align, self.frames["param"].place(size, align))
+            offset = self.frames["param"].place(size, align)
+            variable = Variable(str(name), "param", kind, size, align, offset, register=register)
             if name != "_":
-                self.scope.declare(name, variable)
+                self.scope.declare(name, register or variable)
             declared.append(variable)
         return tuple(declared)
 

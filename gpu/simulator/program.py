@@ -80,6 +80,8 @@ class Variable:
     data: bytes | None = None
     dynamic: bool = False
     """True for `.extern .shared x[]`: it starts where static shared memory ends."""
+    register: Register | None = None
+    """Of a parameter declared `.reg`: the register that holds it inside the function."""
 
 
 @dataclass(frozen=True, slots=True)

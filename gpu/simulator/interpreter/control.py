@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadsparse.gpu.simulator.interpreter.numbers import Flags
-from loadsparse.gpu.simulator.interpreter.operands import Place, rows, source
+from loadsparse.gpu.simulator.interpreter.memory import to_bytes
+from loadsparse.gpu.simulator.interpreter.numbers import Flags, mask
+from loadsparse.gpu.simulator.interpreter.operands import Place, rows, source, unknown, width_of
 from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.layout import EXTERNALS
-from loadsparse.gpu.simulator.program import Call, FunctionName, Instruction, Label, Variable
+from loadsparse.gpu.simulator.program import (
+    Call,
+    FunctionName,
+    Immediate,
+    Instruction,
+    Label,
+    Operand,
+    Register,
+    Variable,
+)
 from loadsparse.gpu.simulator.request import ALLOCATION_BITS, DEFINED, LOCAL
 
 if TYPE_CHECKING:
@@ -119,8 +129,32 @@ def _copy_results(machine: Machine, place: Place, warp: Warp, lane: int) -> None
     caller = machine.place_of(call_index)
     assert isinstance(call, Call)
     for mine, theirs in zip(place.kernel.results, call.results, strict=False):
+        if mine.register is not None:
+            _put(warp, lane, place, mine, mine.register)
         if isinstance(theirs, Variable):
             copy_param(warp, lane, place.address(mine), caller.address(theirs), min(mine.size, theirs.size))
+        elif isinstance(theirs, Register):
+            _take(warp, lane, place, mine, caller, theirs)
+
+
+def _put(warp: Warp, lane: int, place: Place, variable: Variable, value: Operand, caller: Place | None = None) -> None:
+    """A register's or literal's value to a parameter's bytes in `place`."""
+    block, kind = warp.block, f"b{8 * variable.size}"
+    start = int(warp.threads[lane]) * block.param_bytes + place.address(variable)
+    for data, read in ((block.param, source), (block.param_defined, unknown)):
+        bits = read(caller or place, value, kind)(warp)
+        bits = ~bits if read is unknown else bits
+        data[start : start + variable.size] = to_bytes(bits, 8 * variable.size)[lane]
+
+
+def _take(warp: Warp, lane: int, place: Place, variable: Variable, owner: Place, register: Register) -> None:
+    """A parameter's bytes in `place` to a register of `owner`."""
+    block, size = warp.block, variable.size
+    start = int(warp.threads[lane]) * block.param_bytes + place.address(variable)
+    part = slice(start, start + size)
+    limit = mask(width_of(register))
+    for held, data in ((warp.bits, block.param[part]), (warp.unknown, ~block.param_defined[part])):
+        held[owner.row(register), lane] = np.uint64(int.from_bytes(data.tobytes(), "little")) & limit
 
 
 def copy_param(warp: Warp, lane: int, origin: int, target: int, size: int) -> None:
@@ -137,9 +171,9 @@ def _call(machine: Machine, place: Place, instruction: Instruction, index: int, 
         raise TypeError("a call names a function")
     name = call.callee.name
     taken = _taken(machine, place, instruction, index)
-    if any(not isinstance(value, Variable) for value in (*call.results, *call.arguments)):
-        raise TypeError("call operands must be .param variables")
     if name not in machine.layout.start and name in EXTERNALS:
+        if any(not isinstance(value, Variable) for value in (*call.results, *call.arguments)):
+            raise TypeError(f"the operands of a call of {name} are .param variables")
         function = _vprintf if name == "vprintf" else _assertfail
 
         def external(warp: Warp, group: Flags) -> None:
@@ -152,6 +186,11 @@ def _call(machine: Machine, place: Place, instruction: Instruction, index: int, 
     callee = callee_place.kernel
     if len(call.arguments) != len(callee.parameters):
         raise TypeError(f"{name} takes {len(callee.parameters)} arguments, {len(call.arguments)} given")
+    if any(not isinstance(value, Variable | Register) for value in call.results):
+        raise TypeError("the results of a call are .param variables or registers")
+    for value in call.arguments:
+        if not isinstance(value, Variable | Register | Immediate):
+            raise TypeError("the arguments of a call are .param variables, registers or literals")
 
     def execute(warp: Warp, group: Flags) -> None:
         lanes = taken(warp, group)
@@ -159,9 +198,13 @@ def _call(machine: Machine, place: Place, instruction: Instruction, index: int, 
         warp.unknown[first : first + len(callee.registers), lanes] = ~np.uint64(0)
         for lane in np.flatnonzero(lanes).tolist():
             for mine, theirs in zip(call.arguments, callee.parameters, strict=True):
-                assert isinstance(mine, Variable)
-                size = min(mine.size, theirs.size)
-                copy_param(warp, lane, place.address(mine), callee_place.address(theirs), size)
+                if isinstance(mine, Variable):
+                    size = min(mine.size, theirs.size)
+                    copy_param(warp, lane, place.address(mine), callee_place.address(theirs), size)
+                else:
+                    _put(warp, lane, callee_place, theirs, mine, place)
+                if theirs.register is not None:
+                    _take(warp, lane, callee_place, theirs, callee_place, theirs.register)
             warp.returns[lane].append(index + 1)
         warp.pc[lanes] = start
 
