@@ -255,6 +255,23 @@ def test_each_check_has_its_switch(name):
     assert report.ok, report
 
 
+@pytest.mark.parametrize("engine", ["interpreter", "llvm"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        "ld.global.u32 %r4, [%rd11+256];",
+        "ld.shared.v2.u32 {%r4, %r5}, [%r2+4];",
+        "atom.global.add.u32 %r4, [%rd0+256], 1;",
+        "mov.u32 %r3, 8;\nldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r4}, [%r3];",
+    ],
+)
+def test_what_a_dropped_access_gives_is_not_reported_again(read, engine):
+    fill = "st.shared.u32 [%r2], %r1;\nst.shared.u32 [%r2+256], %r1;\nbar.sync 0;\n"
+    report, text = launch(fill + read + " // BUG\nst.global.u32 [%rd11], %r4;", zeros(), engine=engine)
+    assert {hazard.line for hazard in report.hazards} == set(marked(text, "// BUG")), report
+    assert {hazard.kind for hazard in report.hazards} <= {"bounds", "alignment"}
+
+
 def test_races_switch_silences_races_and_pending_copies():
     for name in ("missing barrier", "read before the wait", "never waited for"):
         report, _ = launch(BUGS[name][1], zeros(), checks=simulator.Checks(races=False))

@@ -341,7 +341,7 @@ def test_constants_and_dynamic_shared_memory():
     assert run(body + STORE.format("%r9"), target, head=head, shared_bytes=128).ok
     assert target.tolist() == [32 * 1000 + 128 + 5 + t % 4 for t in range(32)]
     report = run(body + STORE.format("%r9"), target, head=head, shared_bytes=64)
-    assert {h.kind for h in report.hazards} == {"bounds", "uninitialized"}
+    assert {h.kind for h in report.hazards} == {"bounds"}
 
 
 def test_cp_async_lands_at_the_wait_or_at_once():

@@ -220,8 +220,8 @@ def read_checked(
         if admit(B, site, thread, pointer, address, size, size, checks) == 0:
             for e in range(size // width):
                 poke(W + L.W_DATA + 256 * e + lane * width, width, 0)
-                if checks & L.CHECK_FINE:
-                    poke(W + L.W_KNOWN + 256 * e + lane * width, width, 0)
+                poke(W + L.W_KNOWN + 256 * e + lane * width, width, -1)
+                store32(W + L.W_DEFINED + 4 * e, load32(W + L.W_DEFINED + 4 * e) | (1 << lane))
             continue
         legal = legal | (1 << lane)
         if place == L.SHARED:

@@ -110,6 +110,7 @@ def combine_lanes(
         pointer = host(B, W, lane, place, offset, address, size)
         if admit(B, site, thread, pointer, address, size, size, checks) == 0:
             poke(W + L.W_DATA + 512 + lane * size, size, 0)
+            known_lanes = known_lanes | (1 << lane)
             continue
         legal = legal | (1 << lane)
         old = peek(pointer, size)
@@ -201,6 +202,7 @@ def read_rows_checked(B: int, W: int, site: int, mask: int, space: int, count: i
             continue
         pointer = host(B, W, lane, place, offset, address, 16)
         if admit(B, site, thread, pointer, address, 16, 16, checks) == 0:
+            fill(known, 0xFF, 16)
             continue
         if place == L.SHARED:
             legal = legal | (1 << lane)

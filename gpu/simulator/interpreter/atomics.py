@@ -88,7 +88,7 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
         operand_known = defined(warp, value_rows)
         numbers = [[take(warp) for take in part] for part in read]
         b, c = numbers[0], numbers[-1]
-        old, known = np.zeros((count, WARP), U), np.zeros(WARP, bool)
+        old, known = np.zeros((count, WARP), U), np.ones(WARP, bool)
         order(machine, warp, lanes, addresses, space, acquire, release, True, True, strength.wide)
         for part in memory.access(machine, warp, index, lanes, addresses, size, space):
             memory.count(machine, index, part, addresses, size, part.window.space)

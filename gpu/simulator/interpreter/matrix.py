@@ -64,6 +64,7 @@ def _ldmatrix(machine: Machine, place: Place, instruction: Instruction, index: i
         check_address(machine, warp, index, givers, used)
         addresses = where(warp)
         data, holes = np.zeros((WARP, 16), np.uint8), np.full((WARP, 16), DEFINED, np.uint8)
+        holes[givers] = 0
         parts = memory.access(machine, warp, index, givers, addresses, 16, space)
         for part in parts:
             rows_of = part.index(16)

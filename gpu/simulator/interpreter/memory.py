@@ -145,11 +145,11 @@ def load(
     strength: Strength = WEAK,
     cell: int = 0,
 ) -> tuple[Bytes, Bytes]:
-    """(bytes, their defined bits) [32, size] of the lanes; dropped accesses give 0, not defined.
+    """(bytes, their defined bits) [32, size] of the lanes; dropped accesses, which are reported themselves, give 0.
 
     With `cell`, undefined bytes of shared and local memory beside defined ones of that aligned cell are padding.
     """
-    data, known = np.zeros((WARP, size), np.uint8), np.zeros((WARP, size), np.uint8)
+    data, known = np.zeros((WARP, size), np.uint8), np.full((WARP, size), DEFINED, np.uint8)
     for part in access(machine, warp, index, lanes, address, size, space):
         window, where = part.window, part.index(size)
         data[part.lanes] = window.data[where]
