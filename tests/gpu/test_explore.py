@@ -34,6 +34,33 @@ st.global.u32 [%rd1], %r5;
 """
 
 
+# The last step of a reduction as it was written before Volta: volatile accesses do not race, and order nothing.
+WARP_SYNCHRONOUS = """
+st.shared.u32 [%r2], %r1;
+bar.warp.sync 0xffffffff;
+ld.volatile.shared.u32 %r3, [%r2];
+xor.b32 %r4, %r2, 64;
+ld.volatile.shared.u32 %r5, [%r4];
+add.u32 %r3, %r3, %r5;
+{sync}
+st.volatile.shared.u32 [%r2], %r3;
+{sync}
+xor.b32 %r4, %r2, 32;
+ld.volatile.shared.u32 %r5, [%r4];
+add.u32 %r3, %r3, %r5;
+st.global.u32 [%rd1], %r3;
+"""
+
+
+def test_volatile_accesses_do_not_replace_a_barrier():
+    data = np.zeros(32, np.uint32)
+    broken, mended = (entry(WARP_SYNCHRONOUS.format(sync=sync)) for sync in ("", "bar.warp.sync 0xffffffff;"))
+    assert broken.launch(1, 32, data.copy()).ok
+    for seed in range(2):
+        assert not explore_launch(broken, 1, 32, data, count=6, seed=seed).ok
+        assert explore_launch(mended, 1, 32, data, count=6, seed=seed).ok
+
+
 def test_lock_step_code_depends_on_the_schedule():
     broken = LOCK_STEP.format(sync="")
     data = np.zeros(32, np.uint32)

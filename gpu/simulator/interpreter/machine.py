@@ -13,6 +13,7 @@ from loadsparse.gpu.simulator.bypass import bypasses
 from loadsparse.gpu.simulator.interpreter import rendezvous
 from loadsparse.gpu.simulator.interpreter.block import Block
 from loadsparse.gpu.simulator.interpreter.dispatch import Execute, decode
+from loadsparse.gpu.simulator.interpreter.loads import STRONG
 from loadsparse.gpu.simulator.interpreter.numbers import Flags
 from loadsparse.gpu.simulator.interpreter.observe import Event, Observer
 from loadsparse.gpu.simulator.interpreter.operands import Place
@@ -84,7 +85,7 @@ class Machine:
         for function, place in zip(self.layout.functions, self.places, strict=True):
             base = self.layout.start[function.name]
             self.code += [decode(self, place, i, base + n, base) for n, i in enumerate(function.instructions)]
-        self.block_starts = self._block_starts()
+        self.partings = self._partings()
         self.bypasses = bypasses(request.kernel)
         self.meetings = [rendezvous.kind(instruction) for instruction in self.instructions]
         self.masks = [rendezvous.member_mask(self.place_of(n), i) for n, i in enumerate(self.instructions)]
@@ -105,12 +106,14 @@ class Machine:
         widths = [reach(instruction) for instruction in self.instructions]
         return min([width for width in widths if width], default=4)
 
-    def _block_starts(self) -> frozenset[int]:
+    def _partings(self) -> frozenset[int]:
+        """Where the adversarial schedule may split a group: block starts and strong accesses, which order without racing."""
         targets = set(self.layout.start.values())
         for function in self.layout.functions:
             base = self.layout.start[function.name]
             targets |= {base + target for target in function.targets.values()}
-        return frozenset(targets)
+        strong = {n for n, i in enumerate(self.instructions) if i.name in ("atom", "red") or STRONG & set(i.modifiers)}
+        return frozenset(targets | strong)
 
     # hazards
 
@@ -268,7 +271,7 @@ class Machine:
         return None
 
     def _maybe_split(self, lanes: Flags, pc: int) -> Flags:
-        if self.random is None or pc not in self.block_starts or lanes.sum() < 2 or self.random.random() < 0.5:
+        if self.random is None or pc not in self.partings or lanes.sum() < 2 or self.random.random() < 0.5:
             return lanes
         chosen = lanes & np.array([self.random.random() < 0.5 for _ in range(lanes.size)])
         return chosen if chosen.any() else lanes
