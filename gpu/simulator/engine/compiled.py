@@ -19,7 +19,7 @@ from loadsparse.gpu.simulator.engine.memory import orders_by_atomics, strength
 from loadsparse.gpu.simulator.engine.mma import Multiply
 from loadsparse.gpu.simulator.engine.translate import Translation
 from loadsparse.gpu.simulator.layout import layout
-from loadsparse.gpu.simulator.program import Instruction, Kernel
+from loadsparse.gpu.simulator.program import Call, Instruction, Kernel
 from loadsparse.gpu.simulator.request import Checks, Request
 
 MAXIMUM_INSTRUCTIONS = 65_000
@@ -106,10 +106,12 @@ def prepare(request: Request, fine: bool = False) -> Compiled:
 
 
 def observable(kernel: Kernel) -> bool:
-    """True if blocks can see each other's progress (global atomics, ordered or volatile accesses, sleeping) or stop."""
+    """True if blocks can see each other's progress (global atomics, ordered or volatile accesses, sleeping), print or stop."""
     ordered = {"volatile", "relaxed", "acquire", "release", "acq_rel", "seq_cst"}
     for instruction in kernel.instructions:
         if instruction.name in ("nanosleep", "trap", "brkpt"):
+            return True
+        if any(isinstance(o, Call) and o.callee.name == "vprintf" for o in instruction.operands):
             return True
         shared = any(m.startswith("shared") for m in instruction.modifiers)
         if instruction.name in ("atom", "red") and not shared:

@@ -21,6 +21,7 @@ from loadsparse.gpu.simulator.engine import runtime, scheduler
 from loadsparse.gpu.simulator.engine.arena import Memory, words
 from loadsparse.gpu.simulator.engine.compiled import Compiled, prepare
 from loadsparse.gpu.simulator.engine.lowering import Unsupported
+from loadsparse.gpu.simulator.engine.printing import Printer
 from loadsparse.gpu.simulator.engine.watch import EXHAUSTED, Watch
 from loadsparse.gpu.simulator.limits import LaunchError
 from loadsparse.gpu.simulator.request import COUNTERS, DEFAULT_BUDGET, Hazard, HazardKind, Outcome, Request
@@ -82,6 +83,7 @@ class Launch:
         self.start_block = function(names["start_block"], 3)
         self.run_block = function(names["run_block"], 1)
         self.workers: list[Worker] = []
+        self.printer = Printer(request)
         self.failure: BaseException | None = None
         self.callbacks: list[object] = []
         self.translating = 0.0
@@ -203,6 +205,8 @@ class Launch:
             words(worker.state, 8)[L.K_MASKED // 8] = self.compiled.masked.address
             self._callback(worker, L.K_TRANSLATE, self._answers(self._translate))
             state = _state(worker)
+            if self.compiled.calls:
+                self._callback(worker, L.K_PRINT, self._answers(partial(self.printer.lanes, state)))
             if self.request.checks.races:
                 self._callback(worker, L.K_FIRST_WRITE, self._answers(partial(self.watch.first_write, state)))
                 self._callback(worker, L.K_MORE, self._answers(partial(self.watch.more, state)))
@@ -351,7 +355,9 @@ class Launch:
             code = _stopped(worker)
             if code:
                 stopped = L.KINDS[code - 1]
-        return Outcome(executions, lanes, by_name, self._hazards(workers), stopped, execute_seconds=seconds)
+        return Outcome(
+            executions, lanes, by_name, self._hazards(workers), stopped, self.printer.text, execute_seconds=seconds
+        )
 
     def _hazards(self, workers: list[Worker]) -> list[Hazard]:
         """Records of all workers: the lowest block's is the first occurrence."""
@@ -383,7 +389,7 @@ def run(request: Request) -> Outcome:
     """Executes one launch natively.
 
     Raises `Unsupported` for kernels that only the interpreter executes: before anything has run, or with memory as it
-    was before, where a lane gets to printf or to an assertion that fails.
+    was before, where an assertion fails.
     """
     if request.schedule != "default":
         raise Unsupported("the LLVM engine only runs the default schedule")
@@ -407,7 +413,7 @@ def run(request: Request) -> Outcome:
                 translating += time.perf_counter() - begin
             case L.CALLED:
                 launch.watch.restore()
-                raise Unsupported("the LLVM engine does not print, nor fail assertions")
+                raise Unsupported("the LLVM engine does not fail assertions")
             case L.EXHAUSTED:
                 launch.watch.restore()
                 raise LaunchError(EXHAUSTED)

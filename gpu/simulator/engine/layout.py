@@ -100,10 +100,14 @@ K_MESSAGE_COUNT = 168
 K_AGAIN = 176
 K_HALT = 184
 K_TIME = 192
+K_PRINT = 200
+K_BLOCK = 208
+K_LANES = 216
 WORKER_BYTES = 256
 """K_HEAR, K_TRANSLATE: callbacks into Python; K_MASKED: the masked form of the kernel, or 0 until it is needed.
 K_FIRST_WRITE, K_MORE: callbacks when allocation K_ARGUMENT is written for the first time, and when records need
-K_ARGUMENT bytes.  K_HALT points to a word that all workers share: no further block is started."""
+K_ARGUMENT bytes; K_PRINT: when lanes K_LANES of warp K_ARGUMENT of block K_BLOCK print.  K_HALT points to a word that
+all workers share: no further block is started."""
 
 # K_AGAIN: why the launch must run again (the filter suspects a race; reads were not recorded; a register that is not
 # wholly defined reached a use; a function of the CUDA run time is called, which the interpreter knows) or cannot go on
@@ -132,7 +136,8 @@ W_ARRIVALS = 12800
 W_ARRIVED_AT = 12864
 W_KNOWN = 12928
 W_PASSED = 13952
-W_REGISTERS = W_PASSED + 4 * MOST
+W_PRINTED = -(-(W_PASSED + 4 * MOST) // 64) * 64
+W_REGISTERS = W_PRINTED + 128
 """W_BARRED: lanes that wait at `barrier.sync 0` for the rest of their warp; W_STEPPED: the warp's clock;
 W_ASIDE: lanes that stand back because their loop or sleep ended a turn.
 W_PASSED: for each barrier of `bypass.py` the lanes that went past it; W_SLOT: 1 + the number there of the barrier at

@@ -110,7 +110,7 @@ class Leaving:
                 self._indexed(lowering, block, last, mask)
             case "call":
                 self.guarded(lowering, last)
-                parameters.leave_to_interpreter(lowering)
+                parameters.call(lowering, last)
                 self.go(following, mask, block)
             case _ if is_barrier_like(last):
                 warps.suspend(self, lowering, block, last, mask)

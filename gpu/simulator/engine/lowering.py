@@ -54,12 +54,13 @@ LEFT: dict[str, tuple[str, ...]] = {
     "st": ("v4.b64", "v4.u64", "v4.s64", "v4.f64"),
     "cp": ("mbarrier",),
     "barrier": ("arrive",),
+    "call": ("functions of the module",),
     **dict.fromkeys(("mma", "wmma"), ("s4", "u4", "b1")),
     **dict.fromkeys(("atom", "red"), ("v2", "v4", "v8", "b128")),
     "mov": ("v2", "v4", "b128"),
     **dict.fromkeys(("vabsdiff2", "vabsdiff4"), ("sat",)),
 }
-"""Forms of these opcodes that are left to the interpreter, as modifiers that occur together."""
+"""Forms of these opcodes that are left to the interpreter, as modifiers that occur together (of calls in words)."""
 
 
 SPREADS: dict[str, Callable[[Lowering, Instruction], str | None]] = {}
@@ -131,6 +132,8 @@ class Lowering:
         self.holes: dict[int, str] = {}
         """Of registers (not predicates) in the fine form: the bits that are not defined."""
         self.bad_guard = "0"
+        self.arguments: dict[tuple[Variable, int], str] = {}
+        """64-bit parameters that this block has stored, by variable and offset."""
         self.carry = ""
         """Carry flags (<32 x i1>) that this block has set so far, if any."""
 

@@ -6,6 +6,7 @@ from loadsparse.gpu.simulator.engine import layout as L
 from loadsparse.gpu.simulator.engine.native import (
     ctz,
     inline,
+    invoke,
     load8,
     load16,
     load32,
@@ -125,6 +126,16 @@ def doubt(B: int, reason: int) -> int:
     store64(worker + L.K_STOPPED, L.UNINITIALIZED + 1)
     store64(worker + L.K_BUDGET, 0)
     store64(load64(worker + L.K_HALT), 1)
+    return 0
+
+
+def print_lanes(B: int, W: int, mask: int) -> int:
+    """printf: addresses of formats in W_ADDRESS, of arguments in W_DATA; how many were taken comes to W_PRINTED."""
+    worker = load64(B + L.B_WORKER)
+    store64(worker + L.K_ARGUMENT, W)
+    store64(worker + L.K_BLOCK, B)
+    store64(worker + L.K_LANES, mask)
+    invoke(load64(worker + L.K_PRINT))
     return 0
 
 

@@ -45,7 +45,7 @@ from loadsparse.gpu.simulator.layout import Layout
 from loadsparse.gpu.simulator.program import Instruction, Kernel, Register, Special
 from loadsparse.gpu.simulator.request import Checks
 
-CONTROL = (ENDS - {"call"}) | {"bar", "barrier", "nanosleep"}
+CONTROL = ENDS | {"bar", "barrier", "nanosleep"}
 """Opcodes that end blocks (`leaving.py`, `warps.py`)."""
 SILENT = frozenset({"prefetch", "prefetchu", "discard", "applypriority", "pmevent", "griddepcontrol"})
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from loadsparse.gpu.simulator.interpreter.numbers import Flags, mask
 from loadsparse.gpu.simulator.interpreter.operands import Place, rows, source, unknown, width_of
 from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.layout import EXTERNALS
+from loadsparse.gpu.simulator.printing import MOST_PRINTED, render, string_at
 from loadsparse.gpu.simulator.program import (
     Call,
     FunctionName,
@@ -235,55 +236,14 @@ def _bytes(machine: Machine, warp: Warp, lane: int, address: int, size: int) -> 
     return data[offset : offset + size].tobytes()
 
 
-def _text(machine: Machine, warp: Warp, lane: int, address: int) -> str:
-    return _bytes(machine, warp, lane, address, 4096).split(b"\0", 1)[0].decode("utf-8", "replace")
-
-
-MOST_PRINTED = 2**20
-"""Characters of a launch's output that are kept: as many as CUDA's buffer holds by default."""
-FORMAT = re.compile(r"%([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?(hh|h|ll|l|z|j|t)?([diouxXeEfFgGaAcsp%])")
-
-
 def _vprintf(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, index: int) -> None:
-    """printf(format, arguments): 4-byte values, or 8-byte ones aligned to 8; returns how many it took."""
-    text = _text(machine, warp, lane, _argument(machine, place, call, warp, lane, 0))
-    arguments = _argument(machine, place, call, warp, lane, 1)
-    position = taken = 0
-
-    def take(size: int) -> bytes:
-        nonlocal position, taken
-        taken += 1
-        position = -(-position // size) * size
-        data = _bytes(machine, warp, lane, arguments + position, size)
-        position += size
-        return data.ljust(size, b"\0")
-
-    def show(match: re.Match[str]) -> str:
-        flags, width, precision, length, letter = match.groups()
-        if letter == "%":
-            return "%"
-        if width == "*":
-            width = str(struct.unpack("<i", take(4))[0])
-        if precision == "*":
-            precision = str(struct.unpack("<i", take(4))[0])
-        spec = "%" + flags + (width or "")[:3] + ("." + precision[:3] if precision is not None else "")
-        if letter in "eEfFgGaA":
-            value: Any = struct.unpack("<d", take(8))[0]
-            return str((spec + letter) % value if letter not in "aA" else value.hex())
-        if letter == "s":
-            address = int.from_bytes(take(8), "little")
-            return (spec + "s") % (_text(machine, warp, lane, address) if address else "(null)")
-        if letter == "p":
-            return hex(int.from_bytes(take(8), "little"))
-        if letter == "c":
-            return (spec + "c") % chr(take(4)[0])
-        size = 8 if length in ("l", "ll", "z", "j", "t") else 4
-        value = int.from_bytes(take(size), "little", signed=letter in "di")
-        return str((spec + {"u": "d", "i": "d"}.get(letter, letter)) % value)
-
+    """printf(format, arguments); returns how many it took."""
+    taken = 0
     if machine.printed_characters < MOST_PRINTED:
-        machine.printed.append(FORMAT.sub(show, text))
-        machine.printed_characters += len(machine.printed[-1])
+        text, arguments = (_argument(machine, place, call, warp, lane, number) for number in (0, 1))
+        line, taken = render(partial(_bytes, machine, warp, lane), text, arguments)
+        machine.printed.append(line)
+        machine.printed_characters += len(line)
     result = call.results[0] if call.results else None
     if isinstance(result, Variable):
         start = int(warp.threads[lane]) * warp.block.param_bytes + place.address(result)
@@ -294,7 +254,8 @@ def _vprintf(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, 
 def _assertfail(machine: Machine, place: Place, call: Call, warp: Warp, lane: int, index: int) -> None:
     """__assertfail(message, file, line, function, size) ends the launch."""
     message, file, function = (
-        _text(machine, warp, lane, _argument(machine, place, call, warp, lane, n)) for n in (0, 1, 3)
+        string_at(partial(_bytes, machine, warp, lane), _argument(machine, place, call, warp, lane, n))
+        for n in (0, 1, 3)
     )
     line = _argument(machine, place, call, warp, lane, 2)
     raise machine.stop("trap", index, warp, lane, f"assertion '{message}' failed in {function} ({file}:{line})")
