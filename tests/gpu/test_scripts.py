@@ -149,6 +149,7 @@ def test_hazards_of_a_script_name_kernel_and_line(tmp_path: Path) -> None:
     (line,) = done.stderr.strip().splitlines()
     assert "bounds" in line
     assert "stray" in line
+    assert "array argument 0 " in line
     assert "script.py:7" in line
 
 

@@ -23,19 +23,21 @@ from loadsparse.gpu.simulator.engine.places import (
 )
 from loadsparse.gpu.simulator.engine.races import (
     cell_of,
-    entry_of,
     floor_of,
-    global_read,
-    global_reads,
-    global_store,
-    global_write,
-    quick_cells,
     quick_read,
     quick_write,
     race_write,
     read_suspects,
     shared_read,
     shared_write,
+)
+from loadsparse.gpu.simulator.engine.races_global import (
+    entry_of,
+    global_read,
+    global_reads,
+    global_store,
+    global_write,
+    quick_cells,
     watches_reads,
 )
 from loadsparse.gpu.simulator.engine.records import peek, poke

@@ -18,13 +18,28 @@ from loadsparse.gpu.simulator.engine import (
     order,
     places,
     races,
+    races_global,
     records,
     scheduler,
     transfers,
     views,
 )
 
-MODULES = (records, views, order, history, races, copies, places, counting, accesses, transfers, scheduler, matrices)
+MODULES = (
+    records,
+    views,
+    order,
+    history,
+    races,
+    races_global,
+    copies,
+    places,
+    counting,
+    accesses,
+    transfers,
+    scheduler,
+    matrices,
+)
 
 
 @functools.cache

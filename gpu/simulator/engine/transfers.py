@@ -10,13 +10,12 @@ from loadsparse.gpu.simulator.engine.places import admit, all_defined, host, lan
 from loadsparse.gpu.simulator.engine.races import (
     cell_of,
     floor_of,
-    global_read,
-    global_write,
     quick_read,
     read_suspects,
     shared_read,
     shared_write,
 )
+from loadsparse.gpu.simulator.engine.races_global import global_read, global_write
 from loadsparse.gpu.simulator.engine.records import peek, poke
 
 
