@@ -15,6 +15,8 @@ from loadsparse.gpu.simulator.program import Instruction
 from loadsparse.gpu.simulator.request import ALLOCATION_BITS, COUNTERS, Hazard, Outcome, Request
 
 Point = tuple[int, int, int]
+SHOWN = 10
+"""Hazards that the repr of a report shows, one for each pair of source lines."""
 WINDOWS = {0: "null", 1: "shared memory", 2: "local memory", 3: "module variables", 4: "parameters"}
 VERBS = {
     "guard": "a guard that was never written decides whether this executes",
@@ -100,7 +102,13 @@ class Report:
             f"{'ok' if self.ok else f'{len(self.hazards)} hazards'}, {self.instructions} warp instructions, "
             f"{self.seconds['execute']:.3f} s by the {self.engine})"
         )
-        return "\n  ".join([head, *(str(hazard) for hazard in self.hazards[:10])])
+        first: dict[tuple[str, int, int | None], Finding] = {}
+        for hazard in self.hazards:
+            lines = hazard.source_line or hazard.line, hazard.other_source_line or hazard.other_line
+            first.setdefault((hazard.kind, *lines), hazard)
+        shown = [str(hazard) for hazard in first.values()][:SHOWN]
+        more = len(self.hazards) - len(shown)
+        return "\n  ".join([head, *shown, *([f"and {more} more, see .hazards"] if more else [])])
 
     def to_json(self) -> str:
         """The whole report as a JSON object."""

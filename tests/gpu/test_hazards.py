@@ -272,6 +272,16 @@ def test_what_a_dropped_access_gives_is_not_reported_again(read, engine):
     assert {hazard.kind for hazard in report.hazards} <= {"bounds", "alignment"}
 
 
+def test_a_report_shows_the_bug_of_an_unrolled_line_once():
+    unrolled = ".loc 1 5 1\n" + 12 * "st.global.u32 [%rd11+256], %r1;\n" + ".loc 1 6 1\nst.global.u32 [%rd11+512], %r1;"
+    report, _ = launch(unrolled, zeros())
+    assert len(report.hazards) == 13
+    _, first, other, more = repr(report).splitlines()
+    assert "file 1:5" in first
+    assert "file 1:6" in other
+    assert more.strip() == "and 11 more, see .hazards"
+
+
 def test_races_switch_silences_races_and_pending_copies():
     for name in ("missing barrier", "read before the wait", "never waited for"):
         report, _ = launch(BUGS[name][1], zeros(), checks=simulator.Checks(races=False))
