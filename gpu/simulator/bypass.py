@@ -19,7 +19,9 @@ from itertools import pairwise
 from loadsparse.gpu.simulator.program import Instruction, Kernel, Label
 
 MOST = 32
-"""Barriers of a kernel that are watched."""
+"""Barriers of a kernel that are watched, and of each the nearest blocks behind it."""
+MOST_BLOCKS, MOST_VISITS = 4_000, 2_000_000
+"""Larger kernels are not looked at, nor barriers after so many visits of blocks: hostile text shall not take long."""
 _ENDS = frozenset({"bra", "brx", "ret", "exit", "trap", "brkpt"})
 
 
@@ -53,26 +55,29 @@ def bypasses(kernel: Kernel) -> Bypasses:
         return Bypasses((), {})
     ends = [index + 1 for index, instruction in enumerate(instructions) if instruction.name in _ENDS]
     leaders = sorted({0, len(instructions), *ends, *kernel.targets.values()})
+    if len(leaders) > MOST_BLOCKS:
+        return Bypasses((), {})
     successors = [_successors(kernel, leaders, stop) for _, stop in pairwise(leaders)] + [set()]
     predecessors = _reversed(successors)
     following = _next_on_every_way(successors, predecessors)
     found: list[int] = []
     behind: dict[int, tuple[int, ...]] = {}
-    for site in sites:
+    for site in sites[: 1 + MOST_VISITS // (MOST * len(leaders))]:
         block = bisect_right(leaders, site) - 1
-        around = _reached(successors, [0], block)
-        before = _reached(predecessors, [block])
-        places = []
+        around = _reached(successors, [0], block) - _reached(predecessors, [block])
+        candidates: list[int] = []
         place = following[block]
-        while place is not None and place < len(leaders) - 1:
+        while place is not None and place < len(leaders) - 1 and len(candidates) < MOST:
             body = instructions[leaders[place] : leaders[place + 1]]
-            if place in around - before and any(i.name not in _ENDS or i.guard is not None for i in body):
-                places += [leaders[place]] if place not in _reached(successors, successors[place]) else []
+            if place in around and any(i.name not in _ENDS or i.guard is not None for i in body):
+                candidates.append(place)
             place = following[place]
-        if places and len(found) < MOST:
-            for leader in places:
-                behind[leader] = (*behind.get(leader, ()), len(found))
-            found.append(site)
+        places = [leaders[c] for c in candidates if c not in _reached(successors, successors[c])]
+        for leader in places:
+            behind[leader] = (*behind.get(leader, ()), len(found))
+        found += [site] if places else []
+        if len(found) == MOST:
+            break
     return Bypasses(tuple(found), behind)
 
 
