@@ -6,39 +6,19 @@ defined ones inside an aligned cell as wide as the widest field; and a copy does
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from loadsparse.gpu.simulator.program import (
     WIDTH,
-    Address,
-    Call,
     Instruction,
     Kernel,
-    Negated,
     Operand,
-    Pair,
     Register,
-    Vector,
+    registers_in,
 )
 
+_PRIVATE = frozenset({"shared", "shared::cta", "local", "param", "param::entry", "param::func"})
 _ELSEWHERE = frozenset({"global", "const", "param", "param::entry", "param::func"})
-
-
-def _registers(operand: Operand | None) -> Iterator[Register]:
-    match operand:
-        case Register():
-            yield operand
-        case Negated(register=register) | Address(base=Register() as register):
-            yield register
-        case Vector(elements=parts):
-            for part in parts:
-                yield from _registers(part)
-        case Pair(first=first, second=second):
-            yield from _registers(first)
-            yield from _registers(second)
-        case Call(results=results, arguments=arguments):
-            for part in (*results, *arguments):
-                yield from _registers(part)
 
 
 def _reaches_own_memory(instruction: Instruction) -> bool:
@@ -54,10 +34,10 @@ def carried(kernel: Kernel) -> frozenset[int]:
         operands: tuple[Operand, ...] = instruction.operands
         if instruction.name == "ld":
             operands = operands[1:]
-        elif instruction.name == "st" and not {"shared", "shared::cta", "local", "param"} & set(instruction.modifiers):
+        elif instruction.name == "st" and not _PRIVATE & set(instruction.modifiers):
             operands = operands[:1]
         for operand in operands:
-            otherwise.update(_registers(operand))
+            otherwise.update(registers_in(operand))
         if instruction.guard is not None:
             otherwise.add(instruction.guard.register)
     return frozenset(
@@ -65,7 +45,7 @@ def carried(kernel: Kernel) -> frozenset[int]:
         for index, instruction in enumerate(kernel.instructions)
         if instruction.name == "ld"
         and _reaches_own_memory(instruction)
-        and otherwise.isdisjoint(_registers(instruction.operands[0]))
+        and otherwise.isdisjoint(registers_in(instruction.operands[0]))
     )
 
 

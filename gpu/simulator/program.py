@@ -8,6 +8,7 @@ place it came from.  Both engines read this structure and share nothing else.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -139,6 +140,26 @@ class Call:
 
 
 Operand = Register | Immediate | Special | Variable | Address | Label | FunctionName | Vector | Pair | Negated | Call
+
+
+def registers_in(operand: Operand | None) -> Iterator[Register]:
+    """Registers that an operand mentions."""
+    match operand:
+        case Register():
+            yield operand
+        case Negated(register=register) | Address(base=Register() as register):
+            yield register
+        case Vector(elements=elements):
+            for element in elements:
+                yield from registers_in(element)
+        case Pair(first=first, second=second):
+            yield from registers_in(first)
+            yield from registers_in(second)
+        case Call(results=results, arguments=arguments):
+            for element in (*results, *arguments):
+                yield from registers_in(element)
+        case _:
+            return
 
 
 @dataclass(frozen=True, slots=True)

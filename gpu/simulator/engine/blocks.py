@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from loadsparse.gpu.simulator.program import (
-    Address,
     Call,
     Immediate,
     Instruction,
     Kernel,
     Label,
-    Negated,
     Operand,
-    Pair,
     Register,
     Special,
     Variable,
-    Vector,
+    registers_in,
 )
 
 MASKED_SYNC = frozenset({"shfl", "vote", "match", "redux", "elect"})
@@ -96,26 +92,6 @@ def names_everyone(instruction: Instruction) -> bool:
 def suspends(instruction: Instruction) -> bool:
     """After this instruction a warp may give up its turn."""
     return is_barrier(instruction) or instruction.name == "nanosleep"
-
-
-def registers_in(operand: Operand | None) -> Iterator[Register]:
-    """Registers that an operand mentions."""
-    match operand:
-        case Register():
-            yield operand
-        case Negated(register=register) | Address(base=Register() as register):
-            yield register
-        case Vector(elements=elements):
-            for element in elements:
-                yield from registers_in(element)
-        case Pair(first=first, second=second):
-            yield from registers_in(first)
-            yield from registers_in(second)
-        case Call(results=results, arguments=arguments):
-            for element in (*results, *arguments):
-                yield from registers_in(element)
-        case _:
-            return
 
 
 def has_result(instruction: Instruction) -> bool:
