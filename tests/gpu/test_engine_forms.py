@@ -3,8 +3,9 @@
 import random
 
 import numpy as np
+import pytest
 from ptx_forms import forms
-from ptx_text import entry, run
+from ptx_text import apply, entry, run
 
 from loadsparse.gpu import simulator
 from loadsparse.gpu.simulator.coverage import coverage
@@ -124,3 +125,11 @@ def test_register_instructions_agree():
     ]
     for start in range(0, len(chosen), 40):
         in_both(chosen[start : start + 40], start)
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "llvm"])
+def test_a_product_that_overflows_beside_an_infinity(engine):
+    """Fused: 1e300 x 1e300 is finite until it is added to -infinity."""
+    huge, infinity = int(np.float64(1e300).view(np.uint64)), int(np.float64(-np.inf).view(np.uint64))
+    found = apply("fma.rn.f64 {d}, {a}, {b}, {c};", [[huge, huge, infinity]] * 32, (64, 64, 64), 64, engine=engine)
+    assert set(found) == {infinity}

@@ -101,9 +101,11 @@ def round_fraction(exact: Fraction, rounding: str) -> float:
 
 def _double_operation(a: Doubles, b: Doubles, c: Doubles, rounding: str) -> Doubles:
     """a * b + c in f64, lane by lane."""
-    plain = a * b + c
-    result = plain.copy()
-    for lane in np.flatnonzero(np.isfinite(a) & np.isfinite(b) & np.isfinite(c)):
+    finite = np.isfinite(a) & np.isfinite(b)
+    result = np.where(
+        finite & np.isinf(c), c, a * b + c
+    )  # the product of finite numbers does not overflow before the sum
+    for lane in np.flatnonzero(finite & np.isfinite(c)):
         result[lane] = _exact_double(float(a[lane]), float(b[lane]), float(c[lane]), rounding)
     return result
 
