@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import subprocess
@@ -125,6 +126,18 @@ def lines_of_inlined_code() -> Iterator[None]:
             Lower._adjust_line_if_prologue = adjust
 
 
+@contextmanager
+def no_collections() -> Iterator[None]:
+    """Inside, Python collects no cycles: Numba makes millions of small objects, and looking at them takes a third of its time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def numba(
     f: Callable[..., Any],
     signature: Any,
@@ -156,7 +169,13 @@ def numba(
     if backend == "nvidia":
         how["launch_bounds"] = bounds or None
     try:
-        with device_functions_for(cc), lines_of_inlined_code(), back_end(backend), warnings.catch_warnings():
+        with (
+            device_functions_for(cc),
+            lines_of_inlined_code(),
+            back_end(backend),
+            no_collections(),
+            warnings.catch_warnings(),
+        ):
             # NVVM only warns of an operand that had to be a constant, and leaves the instruction out
             warnings.filterwarnings("error", "(?s).*error: ", NvvmWarning)
             ptx, _ = cuda.compile(function, signature, cc=cc, **how)

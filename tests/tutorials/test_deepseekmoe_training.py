@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from loadsparse.reference import balancing, routing
 from loadsparse.theory import experiment, online
 
-STEPS = 200
+STEPS = 300  # as in chapter 34: one program, compiled once, serves both
 LONG = train.settings(["sign 1e-2"], 1, tiny=True, steps=STEPS, log_every=20, evaluate_every=50)[0]
 
 
@@ -97,7 +97,7 @@ def test_the_text_is_split_by_file_and_recorded(tmp_path: Path) -> None:
 
 def test_one_record_on_every_executor(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
-    wanted = train.settings(["none", "loss 1e-1", "quantile"], 1, tiny=True)
+    wanted = train.settings(["none", "loss 1e-1", "quantile"], 1, tiny=True, steps=STEPS)
     serial = train.train(wanted, tmp_path / "serial", experiment.Serial())
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from loadsparse.gpu.simulator.engine import cache
 from loadsparse.reference.balancing import State
 
 from . import checkpoint, data, measure, model
@@ -66,9 +67,19 @@ def optimiser(setting: Setting) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), adam)
 
 
+def keep_programs() -> None:
+    """XLA's programs stay on disk beside the simulator's: runs in other processes, and resumed ones, need not compile."""
+    folder = cache.directory()
+    if folder is not None and jax.config.jax_compilation_cache_dir is None:
+        folder /= cache.key("xla", jax.__version__)
+        cache.trim(folder)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
 @lru_cache(maxsize=4)
 def compiled(config: model.Config, steps: int, rate: float) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(training step, bits and routings of a text): the same programs for every arm, so that all cost the same."""
+    keep_programs()
     rule = optimiser(Setting(steps=steps, rate=rate))
 
     def step(weights: Any, moments: Any, text: Any, biases: Any, alpha: Any) -> tuple[Any, Any, Any, Any]:

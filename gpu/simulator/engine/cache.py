@@ -76,19 +76,21 @@ def save(name: str, image: bytes) -> None:
         except OSError:
             Path(temporary).unlink(missing_ok=True)
             raise
-        _trim(folder)
+        trim(folder)
 
 
-def _trim(folder: Path) -> None:
-    files = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in folder.iterdir() if p.is_file())
-    total = sum(size for _, size, _ in files)
-    if total <= LIMIT_BYTES:
-        return
-    for _, size, path in files:
-        path.unlink(missing_ok=True)
-        total -= size
-        if total <= LIMIT_BYTES // 2:
+def trim(folder: Path) -> None:
+    """Removes the oldest files of a folder that holds more than LIMIT_BYTES, down to half of that."""
+    with contextlib.suppress(OSError):  # another process may be trimming, too
+        files = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in folder.iterdir() if p.is_file())
+        total = sum(size for _, size, _ in files)
+        if total <= LIMIT_BYTES:
             return
+        for _, size, path in files:
+            path.unlink(missing_ok=True)
+            total -= size
+            if total <= LIMIT_BYTES // 2:
+                return
 
 
 def compiled(kind: str, text: Callable[[], str], *parts: str, thorough: bool = True) -> bytes:
