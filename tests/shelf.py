@@ -3,8 +3,10 @@
     make shelf                          compiles what is missing or no longer current, and writes the archive
     python tests/shelf.py --check       compiles every variant anew and compares it with the archive, byte by byte
     python tests/shelf.py --both        compiles every launch by llvmlite, too, and compares the products, word by word
+    python tests/shelf.py --ask         runs the kernels' tests and writes down which other variants they use
 
-On the shelf is what `verify`, `profile`, `trace`, `compare` and the course ask for as they stand, float16 on sm_80.
+On the shelf is what `verify`, `profile`, `trace`, `compare` and the course ask for as they stand, float16 on sm_80, and what
+the tests use: they would compile for minutes.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from loadsparse.gpu import compiler, kernels
 from loadsparse.gpu.kernels import router, shelf
@@ -36,6 +39,13 @@ Plan = Callable[[], Launch]
 
 ARCH = "sm_80"
 MADE = Path(__file__).parents[1] / "gpu" / "kernels" / "shelf.zip"
+TESTS = Path(__file__).parent / "gpu"
+ASKED = TESTS / "data" / "variants.json"
+"""Arguments of every variant that the tests use, by function; what is missing there is compiled by the test."""
+ASKING = (
+    "bitmap", "comparison", "compiler", "grouped", "lscd", "moe_layer", "peers", "promises", "router", "verify_explain",
+    "verify_kernels", "verify_mutants",
+)  # fmt: skip
 COMPILERS = ("numba-cuda", "numba", "nvidia-nvvm")
 FUNCTIONS = (
     "bitmap.compiled", "dense.compiled", "grouped.reduction", "lscd.compiled", "parts.reduction", "router.compiled",
@@ -71,6 +81,18 @@ class Wanted(dict[str, str]):
         return ""
 
 
+class Noting(dict[str, str]):
+    """One function's entries, and all keys that were asked for."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        super().__init__(texts)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+
 @contextmanager
 def in_place_of_the_shelf(found: Any) -> Iterator[None]:
     """Let kernels take their PTX from `found(name)`."""
@@ -92,7 +114,25 @@ def wanted() -> dict[str, list[str]]:
             for gate in ("none", "sigmoid", "softmax"):
                 router.compiled(per_lane, k, gate, ARCH)
     forget()
+    for name, keys in json.loads(ASKED.read_text()).items():
+        asked.setdefault(name, Wanted()).update(dict.fromkeys(keys, ""))
     return {name: sorted(keys) for name, keys in sorted(asked.items())}
+
+
+def ask() -> None:
+    """Run the tests ASKING for kernels, and write down the variants they use."""
+    held, noted = shelf.entries, dict[str, Noting]()
+
+    def found(name: str) -> Noting:
+        return noted.setdefault(name, Noting(held(name)))
+
+    forget()
+    with in_place_of_the_shelf(found):
+        status = pytest.main(["-q", *(str(TESTS / f"test_{name}.py") for name in ASKING)])
+    if status:
+        raise SystemExit(f"some tests failed: {ASKED.name} stays as it was")
+    made = {name: sorted(one.asked) for name, one in sorted(noted.items()) if name in FUNCTIONS}
+    ASKED.write_text(json.dumps(made, indent=0) + "\n")
 
 
 def compiled(name: str, key: str) -> str:
@@ -179,6 +219,7 @@ def each_kernel_once() -> Iterator[tuple[Plan, Launch]]:
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Fill or check the shelf of compiled kernels.")
     parser.add_argument("--check", action="store_true", help="compile everything anew and compare")
+    parser.add_argument("--ask", action="store_true", help="note the variants that the tests use")
     parser.add_argument("--both", action="store_true", help="compile everything by llvmlite, too, run and compare")
     chosen = parser.parse_args(words)
     wrong: list[str] = []
@@ -188,7 +229,9 @@ def main(words: list[str]) -> int:
         for plan, launch in each_kernel_once():
             if reason := different(plan):
                 wrong.append(f"{launch.kernel}, {launch.shape}, {len(launch.splits)} splits: {reason}")
-    if not (chosen.check or chosen.both):
+    if chosen.ask:
+        ask()
+    if not (chosen.check or chosen.both or chosen.ask):
         fill()
     print(*wrong, sep="\n")
     return bool(wrong)
