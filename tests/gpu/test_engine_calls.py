@@ -72,7 +72,7 @@ extern "C" __global__ void k(float *x, const char *name, int n) {
 
 def test_many_threads_print_in_order():
     x = np.arange(96, dtype=np.float32)
-    (found, *_), report = both(MANY, x, np.frombuffer(b"caf\xc3\xa9\0", np.uint8), 3, grid=3, block=32)
+    (found, *_), report = both(MANY, x, np.frombuffer("café\0".encode(), np.uint8), 3, grid=3, block=32)
     assert report.engine == "llvm"
     assert "café  1.00 2|a|0   |%|1\n" in report.printed
     assert report.printed.count("plain") == 24

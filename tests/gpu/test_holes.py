@@ -246,7 +246,7 @@ WIDE, NARROW = {"A": "%rd2", "B": "%rd3", "D": "%rd20"}, {"A": "%r2", "B": "%r3"
 def instruction(kind, text):
     """PTX that leaves the result of an instruction of the tables in %rd20."""
     words = OPERANDS | (WIDE if kind == "b64" else NARROW)
-    named = re.sub(r"\b([ABDN]|[LH][ABD])\b", lambda found: words[found[1]], text.partition(" ")[2])
+    named = re.sub(r"\b([ABDN]|[LH][A-D])\b", lambda found: words[found[1]], text.partition(" ")[2])
     widen = "" if kind == "b64" else "cvt.u64.u16 %rd20, %h4;" if "HD" in text else "cvt.u64.u32 %rd20, %r20;"
     return f"{text.partition(' ')[0]} {named}; {widen}"
 
