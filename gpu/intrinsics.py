@@ -256,25 +256,30 @@ def product(builder: Any, in_format: str, shape: str, a: list[Any], b: list[Any]
 def mma(in_format: str, shape: str, a_registers: int, b_registers: int) -> Any:
     """An intrinsic that multiplies every A fragment with every B fragment.
 
-    acc: 4*p*q float32, a: p * `a_registers` words, b: q * `b_registers` words -> new acc; the four values that start at
-    acc[4*(i*q + j)] gain A fragment i x B fragment j.
+    acc: 4*p*q float32, a: p * `a_registers` words, b: up to q * `b_registers` words -> new acc; the four values that start
+    at acc[4*(i*q + j)] gain A fragment i x B fragment j, where there is one.
     """
 
     def multiply(typing_context, acc, a, b):
-        rows, columns = a.count // a_registers, b.count // b_registers
-        if (4 * rows * columns, a_registers * rows, b_registers * columns) != (acc.count, a.count, b.count):
+        rows, used = a.count // a_registers, b.count // b_registers
+        columns = acc.count // (4 * rows)
+        if (4 * rows * columns, a_registers * rows, b_registers * used) != (
+            acc.count,
+            a.count,
+            b.count,
+        ) or used > columns:
             return None
 
         def generate(context, builder, signature, args):
             sums, left = unpack(builder, args[0], acc.count), unpack(builder, args[1], a.count)
-            right, out = unpack(builder, args[2], b.count), []
+            right = unpack(builder, args[2], b.count)
             for i in range(rows):
-                for j in range(columns):
-                    at = 4 * (i * columns + j)
+                for j in range(used):
+                    here = slice(4 * (i * columns + j), 4 * (i * columns + j) + 4)
                     a_part = left[a_registers * i : a_registers * (i + 1)]
                     b_part = right[b_registers * j : b_registers * (j + 1)]
-                    out += product(builder, in_format, shape, a_part, b_part, sums[at : at + 4])
-            return context.make_tuple(builder, signature.return_type, out)
+                    sums[here] = product(builder, in_format, shape, a_part, b_part, sums[here])
+            return context.make_tuple(builder, signature.return_type, sums)
 
         return acc(acc, a, b), generate
 

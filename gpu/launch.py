@@ -42,7 +42,7 @@ class Launch:
     ascending order of the ranges in float32 (round to nearest), then rounded to the output type.
     algorithm: the oracle in reference/spmm that adds in the same order.
     semantics: "dense" multiplies every element (0 x Inf is NaN), "stored" only those that the format stores.
-    counts: of a grouped product, how many columns of C belong to each expert, in order.
+    counts: of a grouped product, how many columns of C belong to each expert, in order; `splits` then has the ranges of each.
     """
 
     steps: tuple[Step, ...]
@@ -51,7 +51,7 @@ class Launch:
     shape: tuple[int, int, int]
     arch: str
     kernel: str
-    splits: tuple[tuple[int, int], ...]
+    splits: tuple[tuple[int, int], ...] | tuple[tuple[tuple[int, int], ...], ...]
     semantics: Semantics
     in_format: str
     workspace: tuple[str, ...] = ()

@@ -54,8 +54,7 @@ def product(
     dtype: str,
     panels: int,
     n_width: int,
-    direct: bool,
-    paired: bool,
+    narrow: bool,
     *,
     tile_m: int,
     bits: int,
@@ -63,16 +62,15 @@ def product(
     copies: int,
     rounds: int,
 ) -> Any:
-    """Device function that multiplies tile_m rows by 8*panels columns, over this block's part of K; see lscd.product.
+    """Device function that multiplies tile_m rows by 8*panels columns; see lscd.product.  final_row: the last tile row.
 
     bits: of the format; stages: shared-memory stages; copies: 16-byte copies of A that a thread issues at once; rounds: 0
     where every tile is a bitmap, else that many for each half of a delta tile.  The last parameter of the function is the
     bytes of a tile slot.
     """
     step_by, take = decode_and_multiply[dtype], take_and_multiply[dtype]
-    write_tile = parts.write_tile(dtype, panels, direct, paired, tile_m)
     strips, threads = strips_per_warp(panels), threads_per_block(tile_m, panels)
-    place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, threads)
+    place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, threads, narrow)
     sharers = 4 // strips  # warps that work on one format tile
     loaders, slots, ahead = 32 * sharers, tile_m // 64, stages - 1
     at_once, stride = copies, 512 * sharers
@@ -81,27 +79,34 @@ def product(
     mixed, dense_area, area_rows = rounds > 0, area_bytes(strips), 2 * strips
     scatter = scatter_half(strips == 4, rounds)
 
-    @cuda.jit(device=True, inline="always")
-    def by_bitmap(acc, tile, words_at, headers_at, b_tile, before, shift):
-        words, starts = locate(tile, words_at, headers_at, strips)
-        acc = step_by(acc, words, starts, 0, bits, before, shift, load_panels(b_tile, 0, panels, 1024))
-        acc = step_by(acc, words, starts, 1, bits, before, shift, load_panels(b_tile, 256, panels, 1024))
-        acc = step_by(acc, words, starts, 2, bits, before, shift, load_panels(b_tile, 512, panels, 1024))
-        return step_by(acc, words, starts, 3, bits, before, shift, load_panels(b_tile, 768, panels, 1024))
+    def step_of(width: int) -> Any:
+        @cuda.jit(device=True, inline="always")
+        def multiply(acc, operands):
+            tile, words_at, headers_at, b_tile, before, shift = operands
+            words, starts = locate(tile, words_at, headers_at, strips)
+            acc = step_by(acc, words, starts, 0, bits, before, shift, load_panels(b_tile, 0, width, 1024))
+            acc = step_by(acc, words, starts, 1, bits, before, shift, load_panels(b_tile, 256, width, 1024))
+            acc = step_by(acc, words, starts, 2, bits, before, shift, load_panels(b_tile, 512, width, 1024))
+            return step_by(acc, words, starts, 3, bits, before, shift, load_panels(b_tile, 768, width, 1024))
+
+        return multiply
+
+    by_bitmap = parts.narrowing(step_of, panels, narrow)
 
     @cuda.jit(device=True, inline="always")
-    def strips_product(offsets, data, b, c, origin, top, b_column, column, end, m, k, ldb, ldc, slot):
+    def strips_product(offsets, data, b, tile_row, final_row, first, last, column, used, n, k, slot):
         thread = uint32(cuda.threadIdx.x)
         lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
         mine, sub = uint32(warp // uint32(sharers)), uint32(uint32(warp % uint32(sharers)) * uint32(strips))
         loader = uint32(thread % uint32(loaders))
-        tiles, first, last = parts.own_steps(k)
-        row = uint32(top + uint32(mine << uint32(6)))
-        # a warp beyond the last row repeats the last tile and stores nothing: control flow stays uniform
-        tile_row = uint32(origin + min(uint32(row >> uint32(6)), uint32(uint32(m - uint32(1)) >> uint32(6))))
+        tiles = uint32(uint32(k + uint32(63)) >> uint32(6))
+        # a warp beyond the last row repeats the last tile, which is not stored: control flow stays uniform
+        own_row = min(uint32(tile_row + mine), final_row)
         shift = keep(uint32(uint32(lane >> uint32(lane_shift)) * uint32(lane_bits)))
         before = keep(uint32(uint32(uint32(uint32(1) << shift) - uint32(1)) * uint32(0x01010101)))
         b_place = place_b(thread)
+        if narrow:
+            b_place = parts.first_panels(b_place, used)
 
         stage_bytes = uint32(slot * uint32(slots) + uint32(b_bytes))
         base = keep(shared_base())
@@ -119,7 +124,7 @@ def product(
         if mixed:
             dense_at = uint32(limit + uint32(warp * uint32(dense_area)))
             clear_shared(uint32(dense_at + uint32(lane << uint32(4))), area_rows, 512)
-        at = offsets + (uint64(tile_row) * uint64(tiles) + uint64(first)) * uint64(4)
+        at = offsets + (uint64(own_row) * uint64(tiles) + uint64(first)) * uint64(4)
         start, stop = load_global(at, 0), load_global(at, 4)
         acc = zeros(acc_count)
         step = first
@@ -140,7 +145,7 @@ def product(
                         uint32(to + uint32(done << uint32(4))), source + uint64(done) * uint64(16), 1, stride, remaining
                     )
                     done = uint32(done + uint32(loaders))
-                copy_b(b_place, uint32(write + b_at), b, uint32(step * uint32(64)), b_column, ldb, k)
+                copy_b(b_place, uint32(write + b_at), b, uint32(step * uint32(64)), column, n, k)
                 start = stop
                 if uint32(step + uint32(1)) < last:
                     at += uint64(4)
@@ -163,7 +168,7 @@ def product(
                         my_before = uint32(uint32(uint32(uint32(1) << my_shift) - uint32(1)) * uint32(0x01010101))
                         words_at = uint32(tile + uint32(my_lane << uint32(2)) + uint32(my_sub << uint32(7)))
                         headers_at = uint32(tile + uint32(my_sub << uint32(1)))
-                        acc = by_bitmap(acc, tile, words_at, headers_at, b_tile, my_before, my_shift)
+                        acc = by_bitmap(acc, (tile, words_at, headers_at, b_tile, my_before, my_shift), used)
                     else:
                         left, right = uint32(head >> uint32(16)), load_shared(tile, 4)
                         octets, pair = uint32(left + right), uint32(my_sub >> uint32(1))
@@ -183,15 +188,14 @@ def product(
                         acc = take(acc, fragments, 0, load_panels(b_tile, 512, panels, 1024))
                         acc = take(acc, fragments, 1, load_panels(b_tile, 768, panels, 1024))
                 else:
-                    acc = by_bitmap(acc, tile, uint32(tile + word_at), uint32(tile + header_at), b_tile, before, shift)
+                    words_at, headers_at = uint32(tile + word_at), uint32(tile + header_at)
+                    acc = by_bitmap(acc, (tile, words_at, headers_at, b_tile, before, shift), used)
                 read = uint32(read + stage_bytes)
                 if read == limit:
                     read = base
             step = uint32(step + uint32(1))
 
-        if row < m:
-            within = uint32(uint32(mine << uint32(6)) + uint32(sub << uint32(4)) + uint32(lane >> uint32(2)))
-            write_tile(c, acc, top, within, column, end, m, ldc)
+        return acc, uint32(uint32(mine << uint32(6)) + uint32(sub << uint32(4)) + uint32(lane >> uint32(2)))
 
     return strips_product
 
@@ -214,16 +218,26 @@ def compiled(
 ) -> str:
     """PTX of the kernel for a grid of (tile_m rows, 8*panels columns, splits of K), or for one of work items; see `product`."""
     how = {"tile_m": tile_m, "bits": bits, "stages": stages, "copies": copies, "rounds": rounds}
-    multiply = product(dtype, panels, n_width, direct, paired, **how)
+    multiply = product(dtype, panels, n_width, grouped, **how)
+    write_tile = parts.write_tile(dtype, panels, direct, paired, tile_m)
+    write_item = parts.write_item(dtype, panels, direct, paired, tile_m)
 
     def bitmap(offsets, data, b, c, m, n, k, slot):
         top = uint32(uint32(cuda.blockIdx.x) * uint32(tile_m))
         column = uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
-        multiply(offsets, data, b, c, uint32(0), top, column, column, n, m, k, n, n, slot)
+        row, final_row = uint32(top >> uint32(6)), uint32(uint32(m - uint32(1)) >> uint32(6))
+        first, last = parts.own_steps(k)
+        acc, within = multiply(offsets, data, b, row, final_row, first, last, column, uint32(panels), n, k, slot)
+        if uint32(top + within) < m:
+            write_tile(c, acc, top, within, column, n, m)
 
-    def grouped_bitmap(offsets, data, b, c, work, m, k, ldb, ldc, slot):
-        origin, top, b_column, column, end = parts.work_item(work)
-        multiply(offsets, data, b, c, origin, top, b_column, column, end, m, k, ldb, ldc, slot)
+    def grouped_bitmap(offsets, data, b, c, partials, work, m, k, ldb, ldc, slot):
+        (row, top, b_column, column), (width, first, last, place) = parts.work_item(work)
+        final_row = uint32(row + uint32(uint32(uint32(m - uint32(1)) - top) >> uint32(6)))
+        used = uint32(width >> uint32(8))
+        acc, within = multiply(offsets, data, b, row, final_row, first, last, b_column, used, ldb, k, slot)
+        if uint32(top + within) < m:
+            write_item(c, partials, acc, top, within, column, width, place, m, ldc)
 
     threads, most = threads_per_block(tile_m, panels), registers(panels)
     if panels == 4 and rounds and n_width == 2:
@@ -231,7 +245,7 @@ def compiled(
     if panels <= 2 and rounds > 2:
         most = 96
     if grouped:
-        signature = "void(uint64, uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32, uint32)"
+        signature = "void(uint64, uint64, uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32, uint32)"
         return compiler.numba(grouped_bitmap, signature, arch, launch_bounds=threads, registers=most)
     signature = "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32)"
     name = "adaptive" if rounds else "bitmap"

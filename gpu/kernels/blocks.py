@@ -185,22 +185,28 @@ mma_sparse = {kind: sparse_product(kind) for kind in ("f16", "bf16")}
 
 
 @intrinsic
-def store_partials(typing_context, address, acc, columns):
-    """Float32 accumulators to a row-major [16*p, 8*columns] array; `address` is that of the lane's first value."""
+def store_partials(typing_context, address, acc, columns, used):
+    """Float32 accumulators of the first `used` panels of 8 columns to a row-major [16*p, 8*columns] array.
+
+    `address` is that of the lane's first value.
+    """
     panels = constant("columns", columns)
     if acc.count % (4 * panels):
         return None
 
     def generate(context, builder, signature, args):
         values = unpack(builder, args[1], acc.count)
-        for i in range(0, acc.count, 2):
-            fragment, half = divmod(i // 2, 2)
-            down, across = divmod(fragment, panels)
-            at = (down * 16 + half * 8) * panels * 32 + across * 32
-            emit(builder, [], f"st.global.v2.f32 [$0+{at}], {{$1, $2}};", "l,f,f", [args[0], *values[i : i + 2]])
+        for across in range(panels):
+            with builder.if_then(builder.icmp_unsigned(">", args[3], ir.Constant(U32, across))):
+                for row in range(acc.count // (2 * panels)):  # two to a fragment, 8 apart
+                    i = 4 * (row // 2 * panels + across) + 2 * (row % 2)
+                    at = row * 8 * panels * 32 + across * 32
+                    emit(
+                        builder, [], f"st.global.v2.f32 [$0+{at}], {{$1, $2}};", "l,f,f", [args[0], *values[i : i + 2]]
+                    )
         return context.get_dummy_value()
 
-    return types.void(WIDE, acc, columns), generate
+    return types.void(WIDE, acc, columns, WORD), generate
 
 
 def store_results(out_format: str) -> Any:

@@ -116,24 +116,25 @@ def multiply(in_format: str) -> Any:
     """An intrinsic (acc, words, starts, tile, bits, before, shift, b) -> acc + A x B for one 16-deep step of every strip.
 
     words, starts: see `locate`; tile (0..3) and bits (of the format): constants; before: mask of the earlier lanes' bits in
-    a word; shift: place of this lane's bits; b: two words per panel of 8 columns; acc: 4 float32 per strip and panel.
+    a word; shift: place of this lane's bits; b: two words per panel of 8 columns, of the first panels or all; acc: 4 float32 per
+    strip and panel.
     """
 
     def step(typing_context, acc, words, starts, tile, bits, before, shift, b):
-        number, width, panels = constant("tile", tile), constant("bits", bits), b.count // 2
-        if acc.count != 4 * words.count * panels:
+        number, width, used = constant("tile", tile), constant("bits", bits), b.count // 2
+        panels = acc.count // (4 * words.count)
+        if acc.count != 4 * words.count * panels or used > panels:
             return None
 
         def generate(context, builder, signature, args):
             sums, right = unpack(builder, args[0], acc.count), unpack(builder, args[7], b.count)
             own, begins = unpack(builder, args[1], words.count), unpack(builder, args[2], words.count)
-            out = []
             for i in range(words.count):
                 left = fragment(builder, own[i], begins[i], number, width, args[5], args[6])
-                for j in range(panels):
-                    at = 4 * (i * panels + j)
-                    out += product(builder, in_format, "m16n8k16", left, right[2 * j : 2 * j + 2], sums[at : at + 4])
-            return context.make_tuple(builder, signature.return_type, out)
+                for j in range(used):
+                    here = slice(4 * (i * panels + j), 4 * (i * panels + j) + 4)
+                    sums[here] = product(builder, in_format, "m16n8k16", left, right[2 * j : 2 * j + 2], sums[here])
+            return context.make_tuple(builder, signature.return_type, sums)
 
         return acc(acc, words, starts, tile, bits, WORD, WORD, b), generate
 

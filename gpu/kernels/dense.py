@@ -67,7 +67,7 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
         lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
         strip = uint32(uint32(cuda.blockIdx.x) * uint32(TILE_M))
         column = uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
-        _, first, last = parts.own_steps(k)
+        first, last = parts.own_steps(k)
         a_place, b_place, base = place_a(thread), place_b(thread), keep(shared_base())
         low, high = uint32(uint32(lane & uint32(15)) << uint32(4)), uint32(lane >> uint32(4))
         # panel lane/16 of 128 rows for A, of 64 rows for B; row lane%16
@@ -99,7 +99,7 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
             step = uint32(step + uint32(1))
 
         within = uint32(uint32(warp << uint32(5)) + uint32(lane >> uint32(2)))
-        write_tile(c, acc, strip, within, column, n, m, n)
+        write_tile(c, acc, strip, within, column, n, m)
 
     return compiler.numba(dense, "void(uint64, uint64, uint64, uint32, uint32, uint32)", arch, launch_bounds=THREADS)
 

@@ -3,11 +3,12 @@
     C[:, of e] = A_e B[:, of e],   A_e [M, K] pruned,   B [K, N] with tokens sorted by expert
 
 The experts' weights are stacked in one encoded matrix, each from a whole tile row on. The host cuts the product into items
-of (expert, rows, columns) and lists them, the longest first; a block finds its item by blockIdx.x and then does what the
-plain kernel does. The hardware hands out blocks in this order to whichever multiprocessor is free first, which is list
-scheduling; persistent blocks that fetch items through an atomic counter would do the same and pay for the counter. K is
-split over blockIdx.z, for all items alike, when the items alone do not fill the GPU: control flow then depends on nothing
-that is loaded, so the compiler can prove it uniform.
+of (expert, rows, columns), their K into as many parts as the expert needs, and lists these, the longest first; a block
+finds its part by blockIdx.x and then does what the plain kernel does. The hardware hands out blocks in this order to
+whichever multiprocessor is free first, which is list scheduling; persistent blocks that fetch items through an atomic counter
+would do the same and pay for the counter. A block multiplies all 8-column panels that it has accumulators for, or half of
+them, or a quarter ..., whatever holds its item's columns. An item whose K is whole stores C; the others store float32
+partials, and a second kernel with a list of its own adds them.
 
 Tokens of an expert begin at a multiple of 8 columns in B's buffer (the gather pads them), so that every copy has 16 bytes.
 
@@ -75,26 +76,30 @@ class Format:
         return lscd.TILING if isinstance(stack, TiledCSL) else bitmap.tiling(stack, m, arch)
 
 
+PARTIALS = 0.4
+"""Cost of writing and reading the partials of a panel, in steps of its block: as many bytes as 1.25 tiles of A have at 80%
+sparsity, but through L2, which is three times as fast."""
 FORMATS = {"lscd": Format(lscd.Lscd(), 128, 7.5), "bitmap": Format(bitmap.BitmapKernel(), 64, 15.0)}
 
 
 @shelved
-def reduction(dtype: str, panels: int, splits: int, paired: bool, rows: int, arch: str) -> str:
-    """PTX that adds `splits` float32 partials [splits, items, rows, 8*panels] and rounds them into C; see parts.reduction."""
-    add, groups = parts.sum_splits(dtype, splits, paired), 2 * panels
+def reduction(dtype: str, panels: int, paired: bool, rows: int, arch: str) -> str:
+    """PTX that adds float32 partials [places, rows, 8*panels] of the items of a list and rounds them into C; see `sums`."""
+    add, groups = parts.sum_splits(dtype, paired), 2 * panels
 
-    def reduce_items(partials, c, work, m, ldc, slice_bytes):
+    def reduce_items(partials, c, work, m, ldc):
         index = uint32(uint32(uint32(cuda.blockIdx.y) << uint32(7)) + uint32(cuda.threadIdx.x))
-        _, top, _, column, end = parts.work_item(work)
+        (_, top, _, column), (width, place, splits, _) = parts.work_item(work)
         row = uint32(top + uint32(index // uint32(groups)))
-        across = uint32(column + uint32(uint32(index % uint32(groups)) << uint32(2)))
-        if row < m and across < end:
-            place = uint64(cuda.blockIdx.x) * uint64(rows * groups) + uint64(index)
-            to = c + (uint64(row) * uint64(ldc) + uint64(across)) * uint64(2)
-            add(partials + place * uint64(16), slice_bytes, to, uint32(end - across))
+        across = uint32(uint32(index % uint32(groups)) << uint32(2))
+        columns = uint32(width & uint32(0xFF))
+        if row < m and across < columns:
+            slice_bytes = uint64(rows * groups * 16)
+            at = partials + uint64(place) * slice_bytes + uint64(index) * uint64(16)
+            to = c + (uint64(row) * uint64(ldc) + uint64(column) + uint64(across)) * uint64(2)
+            add(at, slice_bytes, splits, to, uint32(columns - across))
 
-    signature = "void(uint64, uint64, uint64, uint32, uint32, uint64)"
-    return compiler.numba(reduce_items, signature, arch, launch_bounds=128)
+    return compiler.numba(reduce_items, "void(uint64, uint64, uint64, uint32, uint32)", arch, launch_bounds=128)
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,8 @@ class Grouped:
     ) -> Launch:
         """The launch that computes C[M, N] for B[K, N] whose tokens are sorted by expert, counts[e] of each.
 
-        `split_k` divides K of every item over that many blocks (None: chosen so that the items fill `arch`).  Raises
-        ValueError.
+        `split_k` divides K of every item over that many blocks (None: chosen for each expert so that the blocks fill
+        `arch`). The launch's `splits` are those of every expert. Raises ValueError.
         """
         one = FORMATS[self.format]
         parts.check_arch(arch)
@@ -152,34 +157,50 @@ class Grouped:
         counts = check_counts(counts, encoded.experts, b.shape[1])
         (m, k), n = encoded.shape, b.shape[1]
         tiling, tiles = one.tiling(encoded.stack, m, arch), -(-k // 64)
-        panels = choose_width(counts, one.overhead)
+        panels = min(-(-max(counts) // PANEL), 8)
         rows = tiling.tile_m(panels)
-        stored = np.diff(getattr(encoded.stack, tiling.weights[0])[::tiles].astype(np.int64))
         items = worklist.divide(counts, m, rows, PANEL * panels)
-        items = longest_first(items, stored, encoded.tile_rows, one.tile, rows)
-        splits = parts.check_split(split_k, tiles) or choose_split(
-            len(items), tiles, panels, arch, tiling.resident(panels)
-        )
-        direct, paired = splits == 1, all(count % 2 == 0 for count in counts)
+        owner = np.array([item.expert for item in items])
+        used = np.array([parts.narrowest(worklist.panels(item), panels) for item in items])
+        step = one.overhead + used
+        if asked := parts.check_split(split_k, tiles):
+            chosen = np.full(encoded.experts, asked)
+        else:
+            slots, resident = SM_COUNT.get(arch, 108), tiling.resident(panels)
+            chosen = worklist.choose_splits(owner, step, PARTIALS * used * step, tiles, slots, resident)
+        splits = chosen[owner]
+        blocks = worklist.parts_of(splits, tiles)
+        stored = read_units(encoded, items, tiling, one.tile, rows)
+        blocks = blocks[longest_first(blocks, step, stored)]
+        direct, paired = bool((splits == 1).all()), all(count % 2 == 0 for count in counts)
 
         starts = padded_starts(counts)
         gathered = np.zeros((k, int(starts[-1])), b.dtype)
         gathered[:, padded_columns(counts)] = b
+        places = np.cumsum(np.where(splits > 1, splits, 0)) - splits  # of an item's first partials
+        common = words(encoded, items, used, counts, one.tile)
         buffers = {field: getattr(encoded.stack, field) for field in tiling.weights}
-        buffers |= {"b": gathered, "work": words(encoded, items, counts), "c": np.zeros((m, n), b.dtype)}
+        buffers |= {"b": gathered, "work": block_words(common, blocks, splits, places, tiles)}
+        buffers |= {"c": np.zeros((m, n), b.dtype)}
         target = "c" if direct else "partials"
         sizes = (np.uint32(m), np.uint32(k), np.uint32(gathered.shape[1]), np.uint32(n), *tiling.extra)
         ptx = tiling.compiled(encoded.dtype, panels, 16, direct, paired, arch, grouped=True)
         block, shared = (tiling.threads(panels), 1, 1), tiling.shared_bytes(panels)
-        grid = (len(items), 1, splits)
-        steps = [Step(ptx, self.name, grid, block, shared, (*tiling.weights, "b", target, "work", *sizes))]
+        args: tuple[str | np.generic | int | float, ...] = (*tiling.weights, "b", "c", target, "work", *sizes)
+        steps = [Step(ptx, self.name, (len(blocks), 1, 1), block, shared, args)]
         if not direct:
-            buffers["partials"] = np.zeros((splits, len(items), rows, PANEL * panels), np.float32)
-            slice_bytes = np.uint64(buffers["partials"][0].nbytes)
-            adder = reduction(encoded.dtype, panels, splits, paired, rows, arch)
-            grid = (len(items), rows * 2 * panels // 128, 1)
-            args = ("partials", "c", "work", np.uint32(m), np.uint32(n), slice_bytes)
-            steps.append(Step(adder, "reduce_items", grid, (128, 1, 1), 0, args))
+            many = np.flatnonzero(splits > 1)
+            buffers["sums"] = np.concatenate(
+                [common[many], np.stack([places, splits, 0 * splits], axis=1)[many]], axis=1
+            )
+            buffers["sums"] = np.ascontiguousarray(buffers["sums"], np.uint32)
+            buffers["partials"] = np.zeros((int(splits[many].sum()), rows, PANEL * panels), np.float32)
+            adder = reduction(encoded.dtype, panels, paired, rows, arch)
+            grid = (len(many), rows * 2 * panels // 128, 1)
+            adder_args = ("partials", "c", "sums", np.uint32(m), np.uint32(n))
+            steps.append(Step(adder, "reduce_items", grid, (128, 1, 1), 0, adder_args))
+        ranges = [parts.split_ranges(k, tiling.tile_k, int(many)) for many in chosen]
+        ranges += [parts.split_ranges(k, tiling.tile_k, 1)] * (encoded.experts - len(ranges))  # the last have no tokens
         return Launch(
             steps=tuple(steps),
             buffers=buffers,
@@ -187,7 +208,7 @@ class Grouped:
             shape=(m, n, k),
             arch=arch,
             kernel=self.name,
-            splits=parts.split_ranges(k, tiling.tile_k, splits),
+            splits=tuple(ranges),
             semantics="dense",
             in_format=encoded.dtype,
             workspace=() if direct else ("partials",),
@@ -223,53 +244,53 @@ def padded_columns(counts: Sequence[int]) -> NDArray[np.int64]:
     return columns
 
 
-def choose_width(counts: Sequence[int], overhead: float) -> int:
-    """Panels of 8 columns per item, 1 to 8, for the least issued work: an item costs `overhead` + its panels a step."""
-    most = min(-(-max(counts) // PANEL), 8)
-    return min(
-        range(1, most + 1),
-        key=lambda panels: sum(-(-count // (PANEL * panels)) for count in counts) * (overhead + panels),
+def read_units(
+    encoded: ExpertWeights, items: list[Item], tiling: parts.Tiling, tile: int, rows: int
+) -> NDArray[np.int64]:
+    """Units of 16 bytes that the weights of every item take: what its rows of tiles store."""
+    tiles = -(-encoded.shape[1] // 64)
+    begins = getattr(encoded.stack, tiling.weights[0])[::tiles].astype(np.int64)  # of every tile row
+    first = np.array([item.expert * encoded.tile_rows + item.top // tile for item in items])
+    end = np.array([(item.expert + 1) * encoded.tile_rows for item in items])
+    units: NDArray[np.int64] = begins[np.minimum(first + rows // tile, end)] - begins[first]
+    return units
+
+
+def longest_first(blocks: NDArray[np.int64], step: NDArray[np.float64], stored: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Order of blocks (item, first step, end) by descending instructions; of equal ones, by what their items store."""
+    item, first, last = blocks.T
+    return np.lexsort((-stored[item] * (last - first), -step[item] * (last - first)))
+
+
+def words(
+    encoded: ExpertWeights, items: list[Item], used: NDArray[np.integer], counts: Sequence[int], tile: int
+) -> NDArray[np.int64]:
+    """The first five words of every item as the kernels read them: see parts.work_item."""
+    starts, first = padded_starts(counts), np.cumsum([0, *counts])
+    return np.array(
+        [
+            (
+                item.expert * encoded.tile_rows + item.top // tile,
+                item.top,
+                starts[item.expert] + item.first,
+                first[item.expert] + item.first,
+                item.columns + 256 * wide,
+            )
+            for item, wide in zip(items, used.tolist(), strict=True)
+        ]
     )
 
 
-def choose_split(items: int, tiles: int, panels: int, arch: str, resident: int) -> int:
-    """Factor of K with which the busiest multiprocessor has the least to do.
-
-    With q = ceil(items S / multiprocessors) blocks it takes max(q, resident) ceil(tiles / S): fewer blocks than `resident`
-    leave latency in sight. Where K is split, each block writes float32 partials that are read again: for a panel of columns
-    as many bytes as 1.25 tiles of A have at 80% sparsity, but through L2, which is three times as fast: 0.4 of a tile.
-    """
-    sms = SM_COUNT.get(arch, 108)
-
-    def cost(splits: int) -> float:
-        blocks = -(-items * splits // sms)
-        return max(blocks, resident) * -(-tiles // splits) + (0.4 * panels * blocks if splits > 1 else 0.0)
-
-    return min(range(1, min(tiles, 32) + 1), key=cost)
-
-
-def longest_first(items: list[Item], stored: NDArray[np.integer], tile_rows: int, tile: int, rows: int) -> list[Item]:
-    """Items in descending order of the weights that they read; stored[r]: units stored in tile row r of the stack."""
-    begins = np.concatenate([[0], np.cumsum(stored)])
-
-    def read(item: Item) -> int:
-        first = item.expert * tile_rows + item.top // tile
-        return int(begins[min(first + rows // tile, (item.expert + 1) * tile_rows)] - begins[first])
-
-    return sorted(items, key=read, reverse=True)
-
-
-def words(encoded: ExpertWeights, items: list[Item], counts: Sequence[int]) -> NDArray[np.uint32]:
-    """The list as the kernel reads it: see parts.work_item."""
-    table = np.zeros((len(items), parts.WORK_BYTES // 4), np.uint32)
-    starts, first = padded_starts(counts), np.cumsum([0, *counts])
-    for row, item in zip(table, items, strict=True):
-        column = first[item.expert] + item.first
-        row[:5] = (
-            item.expert * encoded.tile_rows,
-            item.top,
-            starts[item.expert] + item.first,
-            column,
-            column + item.columns,
-        )
-    return table
+def block_words(
+    common: NDArray[np.int64],
+    blocks: NDArray[np.int64],
+    splits: NDArray[np.int64],
+    places: NDArray[np.int64],
+    tiles: int,
+) -> NDArray[np.uint32]:
+    """uint32[blocks, 8]: what every block does.  Part p of an item lies at its place p."""
+    item, first, last = blocks.T
+    many = splits[item]
+    part = ((first + 1) * many - 1) // tiles
+    place = np.where(many > 1, places[item] + part + 1, 0)
+    return np.concatenate([common[item], np.stack([first, last, place], axis=1)], axis=1).astype(np.uint32)

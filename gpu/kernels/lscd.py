@@ -50,24 +50,36 @@ A_BYTES = TILE_M * TILE_K * 2
 STAGED = 4  # vectors of 4 items that a thread keeps in registers: 2048 items of a tile
 
 
-def product(dtype: str, panels: int, n_width: int, direct: bool, paired: bool) -> Any:
-    """Device function that multiplies one strip of 128 rows by 8*panels columns, over this block's part of K (blockIdx.z).
+def product(dtype: str, panels: int, n_width: int, narrow: bool = False) -> Any:
+    """Device function: one strip of 128 rows times 8*panels columns -> (accumulators, the lane's first row in the strip).
 
-    origin: tile row where the matrix begins; top: first row in C; b_column, column: first in B and in C; end: of the
-    columns in C; ldb, ldc: row lengths of B and of C.  direct: round and store C; otherwise store float32 partials.
-    n_width: see parts.copy_width.  paired: rows of C start at words.
+    tile_row: of the weights, counted from the first; first, last: steps along K; column: first in B[k, n].  n_width: see
+    parts.copy_width.  narrow: only the first `used` panels are wanted, see parts.narrowing.
     """
-    mma, write_tile = mma_m16n8k16[dtype], parts.write_tile(dtype, panels, direct, paired, TILE_M)
-    place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS)
+    mma = mma_m16n8k16[dtype]
+    place_b, copy_b = parts.copy_tile(TILE_K, panels, n_width, THREADS, narrow)
     b_bytes = TILE_K * panels * 16
     acc_count, staged_words = 2 * 4 * panels, 4 * STAGED
     vector_pitch, clears = THREADS * 16, A_BYTES // (THREADS * 16)
 
+    def step_of(width: int) -> Any:
+        @cuda.jit(device=True, inline="always")
+        def multiply(acc, operands):
+            a_row, b_now = operands
+            for kk in range(4):
+                left = load_rows(uint32(a_row ^ uint32(kk * 32)), 0, 2, 2048)
+                acc = mma(acc, left, load_panels(b_now, kk * 256, width, 1024))
+            return acc
+
+        return multiply
+
+    multiply = parts.narrowing(step_of, panels, narrow)
+
     @cuda.jit(device=True, inline="always")
-    def strip_product(tile_offsets, items, b, c, origin, top, b_column, column, end, m, k, ldb, ldc):
+    def strip_product(tile_offsets, items, b, tile_row, first, last, column, used, n, k):
         thread = uint32(cuda.threadIdx.x)
         lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
-        tiles, first, last = parts.own_steps(k)
+        tiles = uint32(uint32(k + uint32(63)) >> uint32(6))
         a_base = shared_base()
         b_base = uint32(a_base + uint32(2 * A_BYTES))
         # ldmatrix address of this lane: row lane%16 of the warp's first row tile, 16-byte chunk lane/16, swizzled
@@ -77,7 +89,9 @@ def product(dtype: str, panels: int, n_width: int, direct: bool, paired: bool) -
             uint32(uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10)))
         )
         b_place = place_b(thread)
-        offsets = tile_offsets + (uint64(origin + uint32(top >> uint32(7))) * uint64(tiles) + uint64(first)) * uint64(4)
+        if narrow:
+            b_place = parts.first_panels(b_place, used)
+        offsets = tile_offsets + (uint64(tile_row) * uint64(tiles) + uint64(first)) * uint64(4)
         start = load_global(offsets, 0)
         staged = zero_words(staged_words)
         acc = zeros(acc_count)
@@ -98,18 +112,15 @@ def product(dtype: str, panels: int, n_width: int, direct: bool, paired: bool) -
                     uint32(b_base + uint32(other * uint32(b_bytes))),
                     b,
                     uint32(step * uint32(64)),
-                    b_column,
-                    ldb,
+                    column,
+                    n,
                     k,
                 )
                 cp_async_commit()
                 clear_shared(uint32(a_next + thread * uint32(16)), clears, vector_pitch)
             if step > first:
                 b_now = uint32(b_base + uint32(uint32(other ^ uint32(1)) * uint32(b_bytes)) + b_row)
-                a_row = uint32(a_now + row_at)
-                for kk in range(4):
-                    left = load_rows(uint32(a_row ^ uint32(kk * 32)), 0, 2, 2048)
-                    acc = mma(acc, left, load_panels(b_now, kk * 256, panels, 1024))
+                acc = multiply(acc, (uint32(a_now + row_at), b_now), used)
             if step == last:
                 break
             barrier()  # zeros are in place
@@ -123,8 +134,7 @@ def product(dtype: str, panels: int, n_width: int, direct: bool, paired: bool) -
             barrier()  # tile `step` is complete
             step = uint32(step + uint32(1))
 
-        within = uint32(uint32(warp * uint32(32)) + uint32(lane >> uint32(2)))
-        write_tile(c, acc, top, within, column, end, m, ldc)
+        return acc, uint32(uint32(warp * uint32(32)) + uint32(lane >> uint32(2)))
 
     return strip_product
 
@@ -134,19 +144,25 @@ def compiled(
     dtype: str, panels: int, n_width: int, direct: bool, paired: bool, arch: str, *, grouped: bool = False
 ) -> str:
     """PTX of the kernel for a grid of (strips, 8*panels columns, splits of K), or for one of work items; see `product`."""
-    multiply = product(dtype, panels, n_width, direct, paired)
+    multiply = product(dtype, panels, n_width, grouped)
+    write_tile = parts.write_tile(dtype, panels, direct, paired, TILE_M)
+    write_item = parts.write_item(dtype, panels, direct, paired, TILE_M)
 
     def lscd(tile_offsets, items, b, c, m, n, k):
-        top = uint32(uint32(cuda.blockIdx.x) * uint32(TILE_M))
+        strip = uint32(cuda.blockIdx.x)
         column = uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
-        multiply(tile_offsets, items, b, c, uint32(0), top, column, column, n, m, k, n, n)
+        first, last = parts.own_steps(k)
+        acc, within = multiply(tile_offsets, items, b, strip, first, last, column, uint32(panels), n, k)
+        write_tile(c, acc, uint32(strip * uint32(TILE_M)), within, column, n, m)
 
-    def grouped_lscd(tile_offsets, items, b, c, work, m, k, ldb, ldc):
-        origin, top, b_column, column, end = parts.work_item(work)
-        multiply(tile_offsets, items, b, c, origin, top, b_column, column, end, m, k, ldb, ldc)
+    def grouped_lscd(tile_offsets, items, b, c, partials, work, m, k, ldb, ldc):
+        (tile_row, top, b_column, column), (width, first, last, place) = parts.work_item(work)
+        used = uint32(width >> uint32(8))
+        acc, within = multiply(tile_offsets, items, b, tile_row, first, last, b_column, used, ldb, k)
+        write_item(c, partials, acc, top, within, column, width, place, m, ldc)
 
     if grouped:
-        signature = "void(uint64, uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32)"
+        signature = "void(uint64, uint64, uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32)"
         return compiler.numba(grouped_lscd, signature, arch, launch_bounds=THREADS)
     signature = "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32)"
     return compiler.numba(lscd, signature, arch, launch_bounds=THREADS)

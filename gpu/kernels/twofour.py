@@ -49,7 +49,7 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
         lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
         strip = uint32(uint32(cuda.blockIdx.x) * uint32(TILE_M))
         column = uint32(uint32(cuda.blockIdx.y) * uint32(8 * panels))
-        _, first, last = parts.own_steps(k)
+        first, last = parts.own_steps(k)
         # the stored matrices: rows x deep/2 values, and one row of deep/32 * 32 halfwords of metadata per 16 rows
         rows = uint32(uint32(m + uint32(15)) & uint32(0xFFFFFFF0))
         deep = uint32(uint32(k + uint32(31)) & uint32(0xFFFFFFE0))
@@ -97,7 +97,7 @@ def compiled(dtype: str, panels: int, n_width: int, direct: bool, paired: bool, 
             step = uint32(step + uint32(1))
 
         within = uint32(uint32(warp << uint32(5)) + uint32(lane >> uint32(2)))
-        write_tile(c, acc, strip, within, column, n, m, n)
+        write_tile(c, acc, strip, within, column, n, m)
 
     signature = "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32)"
     return compiler.numba(twofour, signature, arch, launch_bounds=THREADS)

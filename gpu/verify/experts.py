@@ -47,14 +47,21 @@ def deal(case: Case, seed: int, experts: int = EXPERTS) -> ExpertCase:
 
 
 def judge_experts(
-    c: Matrix, experts: Sequence[Matrix] | Matrix, b: Matrix, counts: Sequence[int], **how: Any
+    c: Matrix,
+    experts: Sequence[Matrix] | Matrix,
+    b: Matrix,
+    counts: Sequence[int],
+    *,
+    splits: Sequence[Sequence[tuple[int, int]]] | None = None,
+    **how: Any,
 ) -> Judgement:
-    """As `judge`, for C[M, N] whose columns belong to experts in turn; `how` goes to `judge`."""
+    """As `judge`, for C[M, N] whose columns belong to experts in turn; splits[e]: of expert e; `how` goes to `judge`."""
     found: list[Judgement] = []
-    for number, (a, own) in enumerate(zip(experts, expert_columns(counts, b.shape[1]), strict=True)):
+    ranges: Sequence[Sequence[tuple[int, int]] | None] = splits if splits is not None else [None] * len(experts)
+    for number, (a, own, declared) in enumerate(zip(experts, expert_columns(counts, b.shape[1]), ranges, strict=True)):
         if own.start == own.stop:
             continue
-        one = judge(c[:, own], a, b[:, own], **how)
+        one = judge(c[:, own], a, b[:, own], splits=declared, **how)
         first = one.first and replace(one.first, column=one.first.column + own.start)
         notes = tuple(f"expert {number}: {note}" for note in one.notes)
         found.append(replace(one, first=first, notes=notes))

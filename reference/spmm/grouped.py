@@ -30,21 +30,21 @@ def grouped(
     counts: Sequence[int],
     *,
     arch: str,
-    splits: Sequence[Range] | None = None,
+    splits: Sequence[Sequence[Range]] | None = None,
     in_format: str = "f16",
     out_format: str = "f16",
     semantics: str = "dense",
 ) -> Matrix:
     """C[:, of e] = A_e B[:, of e]: A_e [M, K] for every expert, B [K, N] with tokens sorted by expert -> C [M, N].
 
-    counts[e] is how many columns expert e owns, 0 included. Each product is `lscd`, with the same K ranges.
+    counts[e] is how many columns expert e owns, 0 included. Each product is `lscd` with the K ranges splits[e].
 
     >>> one, two = np.float16([[1, 1]]), np.float16([[0, 3]])
     >>> grouped([one, two], np.float16([[1, 2, 3], [4, 5, 6]]), [1, 2], arch="sm_80").tolist()
     [[5.0, 15.0, 18.0]]
     """
-    how = {"arch": arch, "splits": splits, "in_format": in_format, "out_format": out_format, "semantics": semantics}
-    return _by_expert(lscd, experts, b, counts, how)
+    how = {"arch": arch, "in_format": in_format, "out_format": out_format, "semantics": semantics}
+    return _by_expert(lscd, experts, b, counts, splits, how)
 
 
 def grouped_bound(
@@ -53,14 +53,14 @@ def grouped_bound(
     counts: Sequence[int],
     *,
     arch: str,
-    splits: Sequence[Range] | None = None,
+    splits: Sequence[Sequence[Range]] | None = None,
     in_format: str = "f16",
     out_format: str = "f16",
     semantics: str = "dense",
 ) -> NDArray[np.float64]:
     """`error_bound` of `grouped` with the same arguments: float64 [M, N]."""
-    how = {"arch": arch, "splits": splits, "in_format": in_format, "out_format": out_format, "semantics": semantics}
-    return _by_expert(error_bound, experts, b, counts, how)
+    how = {"arch": arch, "in_format": in_format, "out_format": out_format, "semantics": semantics}
+    return _by_expert(error_bound, experts, b, counts, splits, how)
 
 
 def _by_expert(
@@ -68,12 +68,17 @@ def _by_expert(
     experts: Sequence[Matrix],
     b: Matrix,
     counts: Sequence[int],
+    splits: Sequence[Sequence[Range]] | None,
     how: dict[str, Any],
 ) -> NDArray[Any]:
-    """product(A_e, B[:, of e]) side by side: [M, N]."""
+    """product(A_e, B[:, of e], splits=splits[e]) side by side: [M, N]."""
     if not len(experts) or len(experts) != len(counts):
         raise ValueError(f"{len(experts)} experts and {len(counts)} counts: each expert needs one")
     if not any(counts):
         raise ValueError("counts are all 0: there is nothing to multiply")
-    owned = zip(experts, expert_columns(counts, b.shape[1]), strict=True)
-    return np.concatenate([product(a, b[:, own], **how) for a, own in owned if own.start < own.stop], axis=1)
+    if splits is not None and len(splits) != len(experts):
+        raise ValueError(f"{len(splits)} lists of K ranges for {len(experts)} experts: each expert needs one")
+    ranges: Sequence[Sequence[Range] | None] = splits if splits is not None else [None] * len(experts)
+    owned = zip(experts, expert_columns(counts, b.shape[1]), ranges, strict=True)
+    found = [product(a, b[:, own], splits=one, **how) for a, own, one in owned if own.start < own.stop]
+    return np.concatenate(found, axis=1)

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from loadsparse.gpu import kernels, targets, verify
-from loadsparse.gpu.kernels import worklist
-from loadsparse.gpu.kernels.grouped import choose_split
+from loadsparse.gpu.kernels import parts, worklist
 from loadsparse.gpu.verify.experts import ExpertCase, deal, judge_experts
 from loadsparse.gpu.verify.inputs import random_case
 from loadsparse.reference import spmm
@@ -98,20 +97,20 @@ def test_a_wrong_work_list_is_found(name: str) -> None:
         wrong = dataclasses.replace(launch, buffers={**launch.buffers, "work": work})
         return verify.judge_launch(wrong, case, kernel=name, engine="interpreter", explained=False)
 
-    assert launch.buffers["work"][1].tolist()[:5] in ([1, 0, 8, 4, 6], [0, 0, 0, 0, 4])
+    assert launch.buffers["work"][1].tolist() in ([1, 0, 8, 4, 256 + 2, 0, 1, 0], [0, 0, 0, 0, 256 + 4, 0, 1, 0])
     other = 1 - int(launch.buffers["work"][1, 0])
     assert not broken(1, 0, other).accurate  # the other expert's weights
     assert not broken(1, 2, 8 - int(launch.buffers["work"][1, 2])).accurate  # the other expert's tokens
-    unwritten = broken(1, 4, 0)
+    unwritten = broken(1, 4, 256)  # no columns of its one panel
     assert (unwritten.complete, unwritten.clean) == (False, True)
 
 
 def test_judge_names_the_expert_column() -> None:
     a, b = layer(2, 5, 8, 4, 1.0)
     c = spmm.grouped(a, b, [1, 3], arch="sm_80")
-    assert judge_experts(c, a, b, [1, 3], arch="sm_80", splits=[(0, 8)]).ok
+    assert judge_experts(c, a, b, [1, 3], arch="sm_80", splits=[[(0, 8)]] * 2).ok
     c[2, 3] += np.float16(1)
-    found = judge_experts(c, a, b, [1, 3], arch="sm_80", splits=[(0, 8)])
+    found = judge_experts(c, a, b, [1, 3], arch="sm_80", splits=[[(0, 8)]] * 2)
     assert (found.exact, found.accurate, found.mismatches) == (False, False, 1)
     assert found.first is not None
     assert (found.first.row, found.first.column) == (2, 3)
@@ -141,17 +140,20 @@ def test_unequal_experts_share_the_multiprocessors() -> None:
     a, b = layer(6, 256, 64, sum(counts), 0.2)
     kernel = kernels.get("grouped_lscd")
     launch = kernel.plan(kernel.encode(a), b, counts, split_k=1)  # type: ignore[call-arg]
-    costs = []
-    for item in range(len(launch.buffers["work"])):
+    panels, counted = launch.buffers["work"][:, 4] // 256, {}
+    for width in np.unique(panels).tolist():
+        item = int(np.flatnonzero(panels == width)[0])
         buffers = {**launch.buffers, "work": launch.buffers["work"][item : item + 1]}
         one = dataclasses.replace(launch.steps[0], grid=(1, 1, 1))
         _, report = dataclasses.replace(launch, buffers=buffers, steps=(one,)).run("interpreter")
-        costs.append(report.instructions)
-    work = worklist.share(costs, sms)
+        counted[width] = report.instructions
+    costs = [counted[width] for width in panels.tolist()]
+    _, work = worklist.schedule(costs, sms)
     assert work.max() <= work.mean() + max(costs)
-    assert max(costs) < 1.02 * min(costs)
     by_expert = np.bincount(launch.buffers["work"][:, 0] // 2, weights=costs, minlength=6)
     assert worklist.imbalance(by_expert) > 2
+    narrow, half, whole = (counted[width] for width in (1, 4, 8))
+    assert narrow + 60 < half < whole - 60  # empty panels are skipped
 
 
 def test_profile_and_trace_know_grouped_kernels() -> None:
@@ -160,10 +162,50 @@ def test_profile_and_trace_know_grouped_kernels() -> None:
     assert job.steps[0].entry == "grouped_lscd"
 
 
+def planned(counts: Sequence[int], m: int, k: int, sms: int, rows: int = 128) -> tuple[Any, float]:
+    """Factor of K for every expert, and the busiest of `sms` multiprocessors over the mean, an item of p panels costing 7.5 + p
+    a step."""
+    panels = min(-(-max(counts) // 8), 8)
+    items = worklist.divide(counts, m, rows, 8 * panels)
+    owner = np.array([item.expert for item in items])
+    step = np.array([7.5 + parts.narrowest(worklist.panels(item), panels) for item in items])
+    splits = worklist.choose_splits(owner, step, 0.4 * step, -(-k // 64), sms, 3)
+    item, first, last = worklist.parts_of(splits[owner], -(-k // 64)).T
+    _, work = worklist.schedule(np.sort(step[item] * (last - first))[::-1].tolist(), sms)
+    return splits, worklist.imbalance(work)
+
+
 def test_split_fills_what_few_items_leave_idle() -> None:
-    assert choose_split(704, 32, 2, "sm_80", 3) == 1  # DeepSeekMoE-16B's gate and up: more than enough items
-    assert choose_split(4, 32, 2, "sm_80", 3) > 4
-    assert choose_split(1, 1, 2, "sm_80", 3) == 1
+    assert (planned([8] * 128, 2816, 2048, 108)[0] == 1).all()  # 2816 items are more than enough
+    assert planned([9], 512, 2048, 108)[0].tolist()[0] > 4
+    assert planned([1], 128, 64, 108)[0].tolist() == [1]
+    long, short = planned([64, 1], 512, 4096, 108)[0].tolist()
+    assert long > short > 1  # each expert as its own items need
+
+
+@pytest.mark.parametrize("sms", [108, 132])
+@pytest.mark.parametrize("experts", [8, 64])
+def test_skewed_loads_are_shared_evenly(experts: int, sms: int) -> None:
+    rank = 1 / np.arange(1, experts + 1)
+    loads = [
+        (512, *[1] * (experts - 1)),
+        (3, *[0] * (experts - 2), 1),
+        tuple(np.random.default_rng(experts).multinomial(512, rank / rank.sum()).tolist()),
+    ]
+    for counts in loads:
+        assert planned(counts, 2816, 2048, sms)[1] < 1.2, counts
+
+
+def test_every_form_of_a_wide_kernel_is_exact() -> None:
+    """Experts of one to eight panels in one launch, some with K split and some without."""
+    counts = (60, 1, 30, 0, 12, 7)
+    a, b = layer(len(counts), 130, 192, sum(counts), 0.3)
+    kernel = kernels.get("grouped_lscd")
+    launch = kernel.plan(kernel.encode(a), b, counts, split_k=3)  # type: ignore[call-arg, arg-type]
+    c, report = launch.run()
+    assert report.ok, report.hazards
+    assert set((launch.buffers["work"][:, 4] // 256).tolist()) == {1, 2, 4, 8}
+    assert np.array_equal(c, spmm.grouped(a, b, counts, arch="sm_80", splits=launch.splits))
 
 
 BAD = [
@@ -213,6 +255,6 @@ def test_longest_first_ends_within_four_thirds() -> None:
         costs = np.sort(rng.integers(1, 50, rng.integers(1, 7)))[::-1].astype(float)
         every = itertools.product(range(slots), repeat=len(costs))
         best = min(np.bincount(one, weights=costs, minlength=slots).max() for one in every)
-        work = worklist.share(costs, slots)
-        assert work.sum() == costs.sum()
+        slot, work = worklist.schedule(costs, slots)
+        assert np.array_equal(np.bincount(slot, weights=costs, minlength=slots), work)
         assert best <= work.max() <= 4 / 3 * best

@@ -81,7 +81,7 @@ def test_the_layer_equals_its_oracles(kernel: str, experts: int, shared: int, k:
 
     gates = np.take_along_axis(reference.gates, run.choices, axis=1)
     order, weights, counts = encoded.by_expert(run.choices, gates)
-    splits = [(0, D)], [(0, H)]
+    splits = [[(0, D)]] * len(counts), [[(0, H)]] * len(counts)
     both = spmm.grouped(
         encoded.gate_up.decode(), np.ascontiguousarray(x[order].T), counts, arch="sm_80", splits=splits[0]
     )
