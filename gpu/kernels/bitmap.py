@@ -116,11 +116,7 @@ def product(
         word_at = keep(uint32(uint32(lane << uint32(2)) + uint32(sub << uint32(7))))
         header_at = keep(uint32(sub << uint32(1)))
         b_at = uint32(slot * uint32(slots))
-        b_row = keep(
-            uint32(
-                b_at + uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10))
-            )
-        )
+        b_row = keep(row_of_b(b_at, lane))
         if mixed:
             dense_at = uint32(limit + uint32(warp * uint32(dense_area)))
             clear_shared(uint32(dense_at + uint32(lane << uint32(4))), area_rows, 512)
@@ -160,6 +156,8 @@ def product(
                 if mixed:  # what depends on the thread alone is computed anew: registers are short
                     me = keep(thread)
                     my_lane, my_warp = uint32(me & uint32(31)), uint32(me >> uint32(5))
+                    if panels == 8:
+                        b_tile = uint32(read + row_of_b(b_at, my_lane))
                     my_sub = uint32(uint32(my_warp % uint32(sharers)) * uint32(strips))
                     head = load_shared(tile, 0)
                     kind = uniform(uint32(head & uint32(0xFFFF)))
@@ -250,6 +248,12 @@ def compiled(
     signature = "void(uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32)"
     name = "adaptive" if rounds else "bitmap"
     return compiler.numba(bitmap, signature, arch, name=name, launch_bounds=threads, registers=most)
+
+
+@cuda.jit(device=True, inline="always")
+def row_of_b(at, lane):
+    """Address of the lane's row of ldmatrix in the tile of B at `at`."""
+    return uint32(at + uint32(uint32(lane & uint32(15)) << uint32(4)) + uint32(uint32(lane >> uint32(4)) << uint32(10)))
 
 
 def threads_per_block(tile_m: int, panels: int) -> int:
