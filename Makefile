@@ -56,8 +56,9 @@ site: .venv/tested  ## the course, the notes and the reference as pages in site/
 wheelhouse: .venv/installed  ## wheels for an offline install (EXTRAS=nvidia,train ...), proved and measured
 	$(BIN)/python tests/wheelhouse.py --extras '$(EXTRAS)'
 
-shelf: .venv/tested  ## compile the packaged kernels anew, after a change of gpu/kernels/
+shelf: .venv/tested  ## compile the packaged kernels anew, after a change of gpu/kernels/ or of CUDA C++ in a chapter
 	$(BIN)/python tests/shelf.py
+	$(BIN)/python tests/course_ptx.py
 
 clean:
 	rm -rf .venv build dist site wheelhouse *.egg-info

@@ -59,6 +59,8 @@ def plans() -> Iterator[Plan]:
     cases = list(inputs.cases(("adversarial", "real"), 0))
     cases += [inputs.random_case(n, shape=(160, n, 160)) for n in range(1, 10)]
     shown = [inputs.random_case(0, shape=(256, 16, 256)), inputs.random_case(0, shape=(1024, 16, 1024))]
+    taught = inputs.random_case(0, shape=(384, 8, 1088))  # as in tutorials/20
+    yield partial(kernels.get("lscd").plan, kernels.get("lscd").encode(taught.a), taught.b, ARCH, 1)
     for case in cases + shown:
         for name in kernels.names():
             kernel = kernels.get(name)

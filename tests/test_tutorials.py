@@ -9,10 +9,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import course_ptx
 import glossary
 import nbformat
 import notebooks
 import pytest
+
+from loadsparse.tutorials import compiled
 
 SCRIPTS = notebooks.scripts()
 FRAME = (
@@ -26,6 +29,15 @@ FRAME = (
 )
 PACKAGES = ("reference", "theory", "gpu", "gpu.simulator", "gpu.simulator.interpreter")
 NUMBER = re.compile(r"[-+]?(?:\d+(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?")
+
+NO_CUDA_SOURCES = """
+from loadsparse.gpu import compiler
+
+def cuda(source, *options, **named):
+    raise compiler.NoCompilerError("hidden by the test")
+
+compiler.cuda = cuda
+"""
 
 each = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 
@@ -174,8 +186,14 @@ def same(left: str, right: str) -> bool:
 )
 @pytest.mark.filterwarnings("ignore")  # the Jupyter client's sockets and event loops warn on some platforms
 @each
-def test_tutorial_runs(script: Path) -> None:
-    """It runs; every picture has alternative text; the committed outputs are these (`make notebooks` writes them)."""
+def test_tutorial_runs(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs; every picture has alternative text; the committed outputs are these (`make notebooks` writes them).
+
+    Chapters in CUDA C++ run without the compiler that reads it: their kernels come compiled.
+    """
+    if script in course_ptx.chapters():
+        (tmp_path / "sitecustomize.py").write_text(NO_CUDA_SOURCES)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     notebook = notebooks.execute(script)
     assert any(cell.cell_type == "code" and "assert" in cell.source for cell in notebook.cells)
     pictures = list(images(notebook))
@@ -184,6 +202,13 @@ def test_tutorial_runs(script: Path) -> None:
     committed = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
     for fresh, kept in zip(text_outputs(notebook), text_outputs(committed), strict=True):
         assert same(fresh, kept), f"the committed notebook says {kept!r}, this run {fresh!r}: run `make notebooks`"
+
+
+def test_the_packaged_ptx_of_the_course_is_what_the_compiler_makes() -> None:
+    """tutorials/compiled.zip; `make shelf` fills it, and that no source is missing is seen where the chapters run."""
+    assert compiled.packaged()
+    for source, ptx in compiled.packaged().items():
+        assert course_ptx.fresh(source) == ptx, f"make shelf: {source[:80]}"
 
 
 @each

@@ -14,7 +14,7 @@ show(
             "32 lanes at a time,\non your CPU",
             "result, counts,\nhazards",
         ],
-        ["NVIDIA's compiler", "the simulator", "compared with NumPy"],
+        ["a GPU compiler", "the simulator", "compared with NumPy"],
     ),
     "Four boxes joined by arrows: a Python function becomes PTX, is executed on the CPU, and gives a result with counts and hazards.",
 )
@@ -80,7 +80,7 @@ assert report.ok
 print(out[:5], "...", out[-1])
 
 # %% [markdown]
-# That was NVIDIA's real compiler, and every instruction that it made was executed. Here is the middle of the kernel, in [PTX](glossary.md#ptx), the assembly language of NVIDIA GPUs; beside it how many *[warps](glossary.md#warp)* (groups of 32 threads that step together) executed the line, and how many threads.
+# That was a real GPU compiler, NVIDIA's own where it is installed (else LLVM's: counts of instructions then differ a little from those on this page), and every instruction that it made was executed. Here is the middle of the kernel, in [PTX](glossary.md#ptx), the assembly language of NVIDIA GPUs; beside it how many *[warps](glossary.md#warp)* (groups of 32 threads that step together) executed the line, and how many threads.
 
 # %%
 for row in report.lines[10:]:

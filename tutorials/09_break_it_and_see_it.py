@@ -27,6 +27,8 @@ show(figure, "Two threads add one to the same number: both read 5, both write 6,
 # 1. to read a [hazard](glossary.md#hazard) report: what, where ([kernel](glossary.md#kernel), [block](glossary.md#block-thread-block), [thread](glossary.md#thread), [PTX](glossary.md#ptx) line, source line), how often;
 # 2. eleven mistakes that every CUDA programmer makes once, and the one-line mend of each;
 # 3. which of them no ordinary run shows, and how a search over *schedules* makes them visible.
+#
+# The kernels of this chapter are CUDA C++, which only NVIDIA's compiler reads. They come compiled, too (`compiled.cuda` finds them), so the chapter runs without it; to change one of them you need `pip install "loadsparse[nvidia]"`, on macOS in a Linux container.
 
 # %% [markdown]
 # ## The idea in ten lines of NumPy
@@ -52,12 +54,13 @@ print("the first histogram counts every value once, whatever the data; the secon
 # report names another.
 
 # %%
-from loadsparse.gpu import compiler, simulator
+from loadsparse.gpu import simulator
+from loadsparse.tutorials import compiled
 
 
 def launch(source: str, *arguments: object, grid: int = 1, block: int = 64, **options: object) -> simulator.Report:
     """Compile the one kernel of `source` and execute it."""
-    module = simulator.load(compiler.cuda(source, "sm_80"), arch="sm_80")
+    module = simulator.load(compiled.cuda(source), arch="sm_80")
     (kernel,) = module.values()
     return kernel.launch(grid, block, *arguments, **options)
 
@@ -206,14 +209,14 @@ look("race", LOCK_STEP, numbers, out, block=32)
 expected = [(t ^ 1) * (3 if t % 2 == 0 else 5) for t in range(32)]
 assert out.tolist() == expected  # the right result, this time
 
-(kernel,) = simulator.load(compiler.cuda(LOCK_STEP, "sm_80")).values()
+(kernel,) = simulator.load(compiled.cuda(LOCK_STEP)).values()
 explored = explore_launch(kernel, 1, 32, numbers, out, count=8, checks=simulator.Checks.none())
 assert not explored.ok  # other legal orders give other results
 print(explored.differences[0])
 
 mended = LOCK_STEP.replace("    out[t]", "    __syncwarp();\n    out[t]")
 assert launch(mended, numbers, out, block=32).ok
-(kernel,) = simulator.load(compiler.cuda(mended, "sm_80")).values()
+(kernel,) = simulator.load(compiled.cuda(mended)).values()
 assert explore_launch(kernel, 1, 32, numbers, out, count=8).ok
 
 # %% [markdown]
@@ -399,7 +402,7 @@ assert {hazard.kind for hazard in launch(waiting, np.ones(64, np.float32), np.ze
 }
 GLOBAL = r"""
 extern "C" __global__ void histogram(const int *x, int *out) { out[x[threadIdx.x]]++; }"""
-(kernel,) = simulator.load(compiler.cuda(GLOBAL, "sm_80")).values()  # exercise 4
+(kernel,) = simulator.load(compiled.cuda(GLOBAL)).values()  # exercise 4
 values = np.random.default_rng(1).integers(0, 8, 256).astype(np.int32)
 assert {hazard.kind for hazard in kernel.launch(1, 256, values, np.zeros(8, np.int32)).hazards} == {"race"}
 assert not explore_launch(kernel, 1, 256, values, np.zeros(8, np.int32), count=8).ok

@@ -12,7 +12,7 @@ from loadsparse.tutorials.judge import shelf
 from loadsparse.tutorials.judge.puzzle import PuzzleError
 
 SOURCE = Path(__file__).resolve().parent
-_OURS = {"__init__.py", "py.typed", "learn.py", "judge", "puzzles", "__pycache__"}
+_OURS = {"__init__.py", "py.typed", "learn.py", "compiled.py", "compiled.zip", "judge", "puzzles", "__pycache__"}
 """What belongs to the package and not to the course."""
 
 
