@@ -262,7 +262,7 @@ def mma(in_format: str, shape: str, a_registers: int, b_registers: int) -> Any:
 
     def multiply(typing_context, acc, a, b):
         rows, used = a.count // a_registers, b.count // b_registers
-        columns = acc.count // (4 * rows)
+        columns = acc.count // (4 * rows) if rows else 0
         if (4 * rows * columns, a_registers * rows, b_registers * used) != (
             acc.count,
             a.count,

@@ -40,7 +40,7 @@ from loadsparse.gpu.kernels.blocks import clear_shared, copy_while, load_panels
 from loadsparse.gpu.kernels.decode import decode_and_multiply, locate
 from loadsparse.gpu.kernels.scatter import area_bytes, scatter_half, take_and_multiply
 from loadsparse.gpu.kernels.shelf import shelved
-from loadsparse.gpu.kernels.splitting import shared_per_block
+from loadsparse.gpu.kernels.splitting import expected_resident, shared_per_block
 from loadsparse.gpu.launch import Launch
 from loadsparse.reference.formats.adaptive import BITMAP, DENSE, DENSE_START, Adaptive
 from loadsparse.reference.formats.delta import STREAM
@@ -350,7 +350,7 @@ def tiling(encoded: LaneBitmap | Adaptive, m: int, arch: str) -> parts.Tiling:
         tile_m=tile_m,
         tile_k=TILE_K,
         threads=lambda panels: threads_per_block(tile_m(panels), panels),
-        resident=lambda panels: 3 if tile_m(panels) == 256 else 1,
+        resident=lambda panels: expected_resident(tile_m(panels)),
         shared_bytes=lambda panels: needs(stages(panels), tile_m(panels), panels),
         extra=(np.uint32(slot),),
         panels=panels,

@@ -42,6 +42,7 @@ from loadsparse.gpu.kernels.blocks import (
     scatter_items,
 )
 from loadsparse.gpu.kernels.shelf import shelved
+from loadsparse.gpu.kernels.splitting import expected_resident
 from loadsparse.gpu.launch import Launch
 from loadsparse.reference.formats import TiledCSL
 
@@ -203,6 +204,6 @@ TILING = parts.Tiling(
     tile_m=lambda panels: TILE_M,
     tile_k=TILE_K,
     threads=lambda panels: THREADS,
-    resident=lambda panels: 3,
+    resident=lambda panels: expected_resident(TILE_M),
     shared_bytes=lambda panels: 2 * (A_BYTES + TILE_K * panels * 16),
 )

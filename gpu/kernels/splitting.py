@@ -25,6 +25,11 @@ def shared_per_block(arch: str) -> int:
     return (99 if arch in SMALL_SHARED else 163) * 1024
 
 
+def expected_resident(rows: int) -> int:
+    """Blocks of so many rows that a multiprocessor is expected to hold: three of up to 256, one of more."""
+    return 3 if rows <= 256 else 1
+
+
 def choose_split(blocks: int, tiles: int, arch: str, resident: int) -> int:
     """Factor of K that fills the GPU: least (waves x tiles per block), where `resident` blocks share a multiprocessor.
 

@@ -252,9 +252,9 @@ def _splits(kernel: str, m: int, n: int, k: int, shape: Tile, gpu: Gpu) -> tuple
     blocks, steps = -(-m // shape.rows) * -(-n // shape.columns), -(-k // shape.depth)
     if kernel not in OURS:
         return tuple(range(1, min(8, steps) + 1))
-    from loadsparse.gpu.kernels.splitting import choose_split
+    from loadsparse.gpu.kernels.splitting import choose_split, expected_resident
 
-    return (choose_split(blocks, steps, gpu.arch, 3 if shape.rows <= 256 else 1),)
+    return (choose_split(blocks, steps, gpu.arch, expected_resident(shape.rows)),)
 
 
 def tiled(

@@ -1,6 +1,7 @@
 """`loadsparse learn`: the course and the puzzles become the learner's own, and stay theirs."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def test_notebooks_find_what_they_import(tmp_path: Path) -> None:
     for path in tmp_path.glob("*.ipynb"):
         code = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
         for name in beside:
-            if f"import {name}" in code or f"from {name} " in code:
+            if re.search(rf"^(import {name}|from {name} )", code, re.MULTILINE):
                 assert (tmp_path / f"{name}.py").is_file(), f"{path.name} imports {name}"
 
 
