@@ -9,7 +9,7 @@ def coverage() -> list[dict[str, str]]:
     """One row per mnemonic: its modifiers, types, operand counts, pipe and fastest engine, as text for a table.
 
     >>> {row["opcode"]: row["engine"] for row in coverage()}["mma"]
-    'llvm'
+    'llvm (interpreter: s4 u4 b1)'
     """
     return [
         {

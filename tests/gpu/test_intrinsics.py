@@ -139,7 +139,7 @@ def test_ldmatrix_and_mma_multiply_tiles() -> None:
     """A[32, 16] x B[16, 24] of small integers: load_rows and load_panels feed mma, store_partials puts C back."""
     mma = ptx.mma_m16n8k16["f16"]
 
-    def kernel(a, b, c):
+    def kernel(a, b, c, used):
         lane = uint32(cuda.threadIdx.x)
         base = ptx.shared_base()
         for i in range(2):  # A: rows of 32 bytes; B: 3 panels of 16 rows x 16 bytes, 256 bytes apart
@@ -157,14 +157,17 @@ def test_ldmatrix_and_mma_multiply_tiles() -> None:
         right = blocks.load_panels(uint32(base + row * uint32(16) + high * uint32(256)), 1024, 3, 256)
         acc = mma(ptx.zeros(24), left, right)
         at = uint32(uint32(lane >> uint32(2)) * uint32(24) + uint32(lane & uint32(3)) * uint32(2))
-        blocks.store_partials(c + uint64(at) * uint64(4), acc, 3)
+        blocks.store_partials(c + uint64(at) * uint64(4), acc, 3, ptx.load_global(used, 0))
 
     rng = np.random.default_rng(6)
     a, b = (rng.integers(-8, 9, shape).astype(np.float16) for shape in ((32, 16), (16, 24)))
     panels = np.ascontiguousarray(b.reshape(16, 3, 8).swapaxes(0, 1))
-    c = np.zeros((32, 24), np.float32)
-    run(kernel, a, panels, c)
-    assert np.array_equal(c, a.astype(np.float32) @ b.astype(np.float32))
+    for used in (3, 2):  # what lies beyond the panels in use stays as it was
+        c = np.zeros((32, 24), np.float32)
+        run(kernel, a, panels, c, np.array([used], np.uint32))
+        wanted = a.astype(np.float32) @ b.astype(np.float32)
+        wanted[:, 8 * used :] = 0
+        assert np.array_equal(c, wanted)
 
 
 def test_intrinsics_refuse_what_cannot_be_compiled() -> None:

@@ -343,13 +343,16 @@ def test_grouped_is_each_experts_own_product() -> None:
         np.where(rng.random((5, 40)) < 0.3, rng.standard_normal((5, 40)), 0).astype(np.float16) for _ in range(3)
     ]
     b, counts = rng.standard_normal((40, 7)).astype(np.float16), [4, 0, 3]
-    how = {"arch": "sm_80", "splits": [(0, 16), (16, 40)]}
+    splits = [[(0, 16), (16, 40)], [(0, 40)], [(0, 32), (32, 40)]]
+    how = {"arch": "sm_80", "splits": splits}
     c, bound = spmm.grouped(experts, b, counts, **how), spmm.grouped_bound(experts, b, counts, **how)
-    assert np.array_equal(c[:, :4], spmm.lscd(experts[0], b[:, :4], **how))
-    assert np.array_equal(c[:, 4:], spmm.lscd(experts[2], b[:, 4:], **how))
+    assert np.array_equal(c[:, :4], spmm.lscd(experts[0], b[:, :4], arch="sm_80", splits=splits[0]))
+    assert np.array_equal(c[:, 4:], spmm.lscd(experts[2], b[:, 4:], arch="sm_80", splits=splits[2]))
     exact = np.concatenate([experts[0].astype(float) @ b[:, :4], experts[2].astype(float) @ b[:, 4:]], axis=1)
     assert spmm.accurate(c, exact, bound).all()
     assert not spmm.accurate(np.roll(c, 1, axis=1), exact, bound).all()
     for wrong in ([4, 0, 4], [7, 0], [8, -1, 0], [0, 0, 0], []):
         with pytest.raises(ValueError, match="counts"):
             spmm.grouped(experts, b, wrong, **how)
+    with pytest.raises(ValueError, match="2 lists of K ranges for 3 experts"):
+        spmm.grouped(experts, b, counts, arch="sm_80", splits=splits[:2])
