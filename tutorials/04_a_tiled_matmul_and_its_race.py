@@ -165,7 +165,7 @@ assert any(wrong)
 # With small integers every order of additions gives the same bits, so `A @ B` is the [oracle](glossary.md#oracle). With real numbers the [kernel](glossary.md#kernel) adds in ascending k, in float32, and the compiler fuses each multiplication with its addition (`fma`: one rounding instead of two). An oracle that does the same agrees in every
 # bit; NumPy's own product does not have to.
 
-# %%
+# %% tags=["varies"]
 x, y = rng.standard_normal((M, K)).astype(np.float32), rng.standard_normal((K, N)).astype(np.float32)
 simulator.run(tiled)[GRID, BLOCK](x, y, c)
 fused, rounded = np.zeros((M, N), np.float32), np.zeros((M, N), np.float32)

@@ -46,6 +46,8 @@ def _wanted(name: str, modifiers: tuple[str, ...], count: int) -> tuple[int, ...
         return (WIDTH[kinds[0]], width, width)[:count]
     if name == "testp":
         return 1, width
+    if name == "isspacep":
+        return 1, 0
     if name == "lop3":
         return 32, 32, 32, 32
     if name == "atom":

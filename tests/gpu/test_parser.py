@@ -123,6 +123,7 @@ REFUSED = {
     "add.s32 %r1, %r2, %x3;": ("'%x3' is not declared", 6),
     "add.s32 %r1, %r2, %r99;": ("'%r99' is not declared", 6),
     "bra nowhere;": ("label 'nowhere' is not defined", 6),
+    "isspacep.global %r1, %r2;": ("'isspacep.global' wants 1 bits in %r1", 6),
     "@%r1 bra end; end:": ("'%r1' is no predicate", 6),
     "mma.sync.aligned.m16n8k64.row.col.f32.f16.f16.f32 {%f1}, {%r1}, {%r2}, {%f1};": ("not a Tensor Core shape", 6),
     "mma.sync.aligned.m16n8k8.row.col.f32.tf32.f16.f32 {%f1}, {%r1}, {%r2}, {%f1};": ("not a Tensor Core shape", 6),
