@@ -178,6 +178,18 @@ def test_engines_agree(name, threads):
     agree(request(text, (3, 1, 1), (threads, 1, 1), [words, np.zeros(72, np.uint32)], undefined={1}, **options))
 
 
+@pytest.mark.parametrize("budget", [1, 900, 10_000])
+def test_the_budget_ends_a_large_grid_without_loops(budget):
+    words = np.zeros(72, np.uint32)
+    text = entry(HEAD + "st.global.u32 [%rd4], %r2;", WORDS)
+    outcome = agree(request(text, (10_000, 1, 1), (64, 1, 1), [words, words], budget=budget))
+    of_a_block = sum(agree(request(text, (1, 1, 1), (64, 1, 1), [words, words])).threads)
+    hazard = outcome.hazards[-1]
+    assert (outcome.stopped, hazard.kind, hazard.instruction, hazard.thread) == ("budget", "budget", 0, 0)
+    assert hazard.block == budget // of_a_block + 1  # the first block that begins with more than the budget spent
+    assert sum(outcome.threads) == hazard.block * of_a_block
+
+
 @pytest.mark.parametrize("field", list(Checks.__dataclass_fields__))
 def test_every_check_can_be_switched_off(field):
     words = np.arange(72, dtype=np.uint32)

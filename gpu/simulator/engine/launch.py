@@ -314,7 +314,8 @@ class Launch:
                     idle.append(block)
             while following < self.blocks and len(live) < max(1, self.request.max_live_blocks):
                 block = idle.pop() if idle else self.block(worker)
-                self.start_block(block, following, self.compiled.clear_bytes)
+                if self.start_block(block, following, self.compiled.clear_bytes) == scheduler.STOPPED:
+                    return
                 following += 1
                 state = self.run_block(block)
                 if state == scheduler.STOPPED:

@@ -36,7 +36,7 @@ def warp_at(B: int, index: int) -> int:
 
 
 def start_block(B: int, linear: int, clear_bytes: int) -> int:
-    """Puts a fresh block in place: coordinates, undefined shared memory, warps at the entry."""
+    """Puts a fresh block in place: coordinates, undefined shared memory, warps at the entry.  STOPPED if no budget is left."""
     gx = load64(B + L.B_NCTAID)
     gy = load64(B + L.B_NCTAID + 8)
     store64(B + L.B_LINEAR, linear)
@@ -54,9 +54,9 @@ def start_block(B: int, linear: int, clear_bytes: int) -> int:
     if clock - load64(B + L.B_CLOCK_BASE) >= L.CLOCK_LIMIT:
         forget_cells(B)
     store64(B + L.B_FLOOR, clock)
+    worker = load64(B + L.B_WORKER)
     if load64(B + L.B_EXACT) != 0:
         forget_shared(B)
-        worker = load64(B + L.B_WORKER)
         store64(worker + L.K_STAMP, load64(worker + L.K_STAMP) + 1)
         store64(B + L.B_STAMP, load64(worker + L.K_STAMP))
     for i in range(16):
@@ -82,7 +82,10 @@ def start_block(B: int, linear: int, clear_bytes: int) -> int:
         fill(W + L.W_REGISTERS, 0, clear_bytes)
     store64(B + L.B_LIVE_WARPS, count)
     store64(B + L.B_PASSED, 0)
-    return 0
+    if load64(worker + L.K_INSTRUCTIONS) > load64(worker + L.K_BUDGET):
+        stop(B, 0, L.BUDGET, 0, 0, L.NO_DETAIL)
+        return STOPPED
+    return FRESH
 
 
 def run_block(B: int) -> int:
@@ -147,8 +150,9 @@ def run_blocks(B: int, first: int, stop: int, step: int, clear_bytes: int) -> in
     linear = first
     halt = load64(load64(B + L.B_WORKER) + L.K_HALT)
     while linear < stop and load64(halt) == 0:
-        start_block(B, linear, clear_bytes)
-        state = GAVE_WAY
+        state = start_block(B, linear, clear_bytes)
+        if state != STOPPED:
+            state = GAVE_WAY
         while state == GAVE_WAY:
             state = run_block(B)
         if state == STOPPED:

@@ -191,7 +191,9 @@ class Machine:
         while live or following < total:
             if turn == len(live):
                 if following < total and len(live) < self.request.max_live_blocks:
-                    live.append(Block(self, following))
+                    block = Block(self, following)
+                    self.spend(0, block.warps[0], 0)
+                    live.append(block)
                     following += 1
                 else:
                     turn = 0
@@ -303,10 +305,14 @@ class Machine:
                 )
             )  # fmt: skip
 
+    def spend(self, index: int, warp: Warp, lane: int) -> None:
+        """Ends the launch, at this instruction and lane, if more than the budget has been executed."""
+        if self.thread_instructions > self.request.budget:
+            raise self.stop("budget", index, warp, lane)
+
     def backward(self, warp: Warp, index: int, lanes: Flags) -> None:
         """A backward branch was taken: the budget is looked at, and a long turn ends."""
-        if self.thread_instructions > self.request.budget:
-            raise self.stop("budget", index, warp, int(np.argmax(lanes)))
+        self.spend(index, warp, int(np.argmax(lanes)))
         if warp.issued >= QUANTUM:
             warp.give_way(lanes)
 
