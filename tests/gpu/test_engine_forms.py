@@ -9,7 +9,7 @@ from ptx_text import apply, entry, run
 
 from loadsparse.gpu import simulator
 from loadsparse.gpu.simulator.coverage import coverage
-from loadsparse.gpu.simulator.engine.lowering import Unsupported
+from loadsparse.gpu.simulator.engine.ir import Unsupported
 from loadsparse.gpu.simulator.engine.translate import Translation
 from loadsparse.gpu.simulator.layout import layout
 from loadsparse.gpu.simulator.request import Checks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from loadsparse.gpu.simulator.engine.ir import Unsupported
 from loadsparse.gpu.simulator.engine.launch import run
-from loadsparse.gpu.simulator.engine.lowering import Unsupported
 
 __all__ = ["Unsupported", "run"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loadsparse.gpu.simulator.engine.ir import splat, vec
 from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers, refuse
-from loadsparse.gpu.simulator.program import WIDTH, Immediate, Instruction
+from loadsparse.gpu.simulator.program import WIDTH, Immediate, Instruction, Operand
 
 
 @lowers("shf")
@@ -89,6 +89,11 @@ def _prmt_mode(x: Lowering, mode: str, byte: int, control: str) -> str:
     return x.code.op("and", vec("i32"), x.code.op("lshr", vec("i32"), splat("i32", packed), by), splat("i32", 7))
 
 
+def _byte(x: Lowering, operand: Operand | None) -> str:
+    """The low byte of a word, as 64 bits: where a field starts, how long it is."""
+    return x.resize(x.code.op("and", vec("i32"), x.get(operand, "u32"), splat("i32", 255)), "i32", "i64")
+
+
 @lowers("bfe")
 def extract_field(x: Lowering, instruction: Instruction) -> None:
     """bfe: bits [pos, pos+len) of a; the signed form fills with bit min(pos+len-1, msb)."""
@@ -97,10 +102,7 @@ def extract_field(x: Lowering, instruction: Instruction) -> None:
     element = f"i{width}"
     code, wide = x.code, vec("i64")
     a = x.get(instruction.operands[1], type_)
-    position, length = (
-        x.resize(code.op("and", vec("i32"), x.get(o, "u32"), splat("i32", 255)), "i32", "i64")
-        for o in instruction.operands[2:4]
-    )
+    position, length = (_byte(x, o) for o in instruction.operands[2:4])
     extend = "sext" if type_.startswith("s") else "zext"
     value = a if width == 64 else code.v(f"{extend} {vec(element)} {a} to {wide}")
     small_position = x.minimum("i64", position, 63)
@@ -125,10 +127,7 @@ def insert_field(x: Lowering, instruction: Instruction) -> None:
     element = f"i{width}"
     code, wide = x.code, vec("i64")
     a, b = (x.resize(x.get(o, type_), element, "i64") for o in instruction.operands[1:3])
-    position, length = (
-        x.resize(code.op("and", vec("i32"), x.get(o, "u32"), splat("i32", 255)), "i32", "i64")
-        for o in instruction.operands[3:5]
-    )
+    position, length = (_byte(x, o) for o in instruction.operands[3:5])
     capped = x.minimum("i64", length, 64)
     spare = code.op("and", wide, code.op("sub", wide, splat("i64", 64), capped), splat("i64", 63))
     ones = code.op("lshr", wide, splat("i64", -1), spare)

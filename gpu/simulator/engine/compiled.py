@@ -13,8 +13,8 @@ import llvmlite.binding as llvm
 
 from loadsparse.gpu.simulator.engine import cache, jit, mma_usual, runtime
 from loadsparse.gpu.simulator.engine.blocks import is_barrier, is_warp_sync
+from loadsparse.gpu.simulator.engine.ir import Unsupported
 from loadsparse.gpu.simulator.engine.layout import NARROW
-from loadsparse.gpu.simulator.engine.lowering import Unsupported
 from loadsparse.gpu.simulator.engine.memory import orders_by_atomics, strength
 from loadsparse.gpu.simulator.engine.mma import Multiply
 from loadsparse.gpu.simulator.engine.translate import Translation

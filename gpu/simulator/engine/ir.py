@@ -7,6 +7,10 @@ FULL = "-1"
 """The i32 mask of a full warp."""
 
 
+class Unsupported(NotImplementedError):
+    """The engine cannot translate this kernel; the interpreter may."""
+
+
 def vec(element: str) -> str:
     """``<32 x element>``."""
     return f"<{LANES} x {element}>"

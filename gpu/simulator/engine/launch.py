@@ -20,7 +20,7 @@ from loadsparse.gpu.simulator.engine import layout as L
 from loadsparse.gpu.simulator.engine import runtime, scheduler
 from loadsparse.gpu.simulator.engine.arena import Memory, words
 from loadsparse.gpu.simulator.engine.compiled import Compiled, prepare
-from loadsparse.gpu.simulator.engine.lowering import Unsupported
+from loadsparse.gpu.simulator.engine.ir import Unsupported
 from loadsparse.gpu.simulator.engine.printing import Printer
 from loadsparse.gpu.simulator.engine.watch import EXHAUSTED, Watch
 from loadsparse.gpu.simulator.limits import LaunchError

@@ -6,13 +6,14 @@ file when they are written.  `lowers` registers one function per opcode name.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from loadsparse.gpu.simulator.engine import layout
 from loadsparse.gpu.simulator.engine.blocks import Flow, written
-from loadsparse.gpu.simulator.engine.ir import FULL, Code, lanes, splat, vec
+from loadsparse.gpu.simulator.engine.ir import FULL, Code, Unsupported, splat, vec
 from loadsparse.gpu.simulator.engine.mma import Multiply
+from loadsparse.gpu.simulator.engine.specials import special_register
 from loadsparse.gpu.simulator.program import (
     WIDTH,
     Address,
@@ -27,17 +28,9 @@ from loadsparse.gpu.simulator.program import (
     Variable,
     Vector,
 )
-from loadsparse.gpu.simulator.request import ALLOCATION_BITS, CONSTANT, GRID_WORKSPACE, LOCAL, PARAM, SHARED, Checks
+from loadsparse.gpu.simulator.request import ALLOCATION_BITS, CONSTANT, LOCAL, PARAM, SHARED, Checks
 
 WINDOW = {"shared": SHARED, "local": LOCAL, "const": CONSTANT, "global": CONSTANT, "param": PARAM}
-
-
-CLOCKS = frozenset({"clock", "clock64", "clock_hi", "globaltimer", "globaltimer_lo", "globaltimer_hi"})
-"""Special registers that count the warp's own instructions."""
-
-
-class Unsupported(NotImplementedError):
-    """The engine cannot translate this kernel; the interpreter may."""
 
 
 def refuse(instruction: Instruction, why: str = "") -> Unsupported:
@@ -243,7 +236,7 @@ class Lowering:
             case Immediate(value=value, float_bits=float_bits):
                 return splat(element, self.literal(value, float_bits, type_))
             case Special():
-                return self.resize(*self.special(operand), element)
+                return self.resize(*special_register(self.frame, self.code, operand), element)
             case Variable():
                 return splat(element, self.variable_address(operand) & (2**width - 1))
             case Address(base=Variable() as base, offset=offset):
@@ -257,8 +250,6 @@ class Lowering:
         """Bits of an immediate; a float literal is written for the width it is used at."""
         width = WIDTH[type_]
         if float_bits and float_bits != width:
-            import struct
-
             number = struct.unpack("<f" if float_bits == 32 else "<d", value.to_bytes(float_bits // 8, "little"))[0]
             if width not in (32, 64):
                 raise Unsupported(f"a float literal where {type_} is wanted")
@@ -283,52 +274,6 @@ class Lowering:
             else:
                 result = wide
         return result
-
-    def special(self, special: Special) -> tuple[str, str]:
-        """A special register: (vector, element type)."""
-        code = self.code
-        name, component = special.name.lstrip("%"), special.component
-        axis = {"x": 0, "y": 1, "z": 2, "": 0, "w": 3}[component]
-        if name == "tid" and axis < 3:
-            return code.load(vec("i32"), "%W", layout.W_TID + 128 * axis, 64), "i32"
-        if name in ("ntid", "ctaid", "nctaid") and axis < 3:
-            base = {"ntid": layout.B_NTID, "ctaid": layout.B_CTAID, "nctaid": layout.B_NCTAID}[name]
-            return code.broadcast("i32", code.load("i32", "%B", base + 8 * axis, 8)), "i32"
-        if axis == 3:
-            return splat("i32", 0), "i32"
-        if name == "laneid":
-            return lanes("i32", list(range(32))), "i32"
-        if name == "warpid":
-            return code.broadcast("i32", code.load("i32", "%W", layout.W_INDEX, 8)), "i32"
-        if name == "nwarpid":
-            return code.broadcast("i32", code.load("i32", "%B", layout.B_WARP_COUNT, 8)), "i32"
-        if name == "WARP_SZ":
-            return splat("i32", 32), "i32"
-        if name in ("smid", "gridid"):
-            return splat("i32", 0), "i32"
-        if name == "nsmid":
-            return splat("i32", 1), "i32"
-        if name in CLOCKS:
-            now = code.load("i64", "%W", layout.W_STEPPED, 8)
-            now = code.v(f"sub i64 {now}, {self.frame.counted_to - self.frame.index - 1}")
-            now = code.v(f"lshr i64 {now}, 32") if name.endswith("_hi") else now
-            return code.broadcast("i64", now), "i64"
-        if name.startswith("envreg"):
-            workspace = GRID_WORKSPACE << ALLOCATION_BITS
-            return splat("i32", {"1": workspace >> 32, "2": workspace & 0xFFFFFFFF}.get(name[6:], 0)), "i32"
-        if name in ("dynamic_smem_size", "total_smem_size"):
-            offset = layout.B_DYNAMIC_SHARED if name == "dynamic_smem_size" else layout.B_SHARED_BYTES
-            return code.broadcast("i32", code.load("i32", "%B", offset, 8)), "i32"
-        masks = {
-            "lanemask_eq": lambda lane: 1 << lane,
-            "lanemask_lt": lambda lane: (1 << lane) - 1,
-            "lanemask_le": lambda lane: (2 << lane) - 1,
-            "lanemask_gt": lambda lane: 0xFFFFFFFF & ~((2 << lane) - 1),
-            "lanemask_ge": lambda lane: 0xFFFFFFFF & ~((1 << lane) - 1),
-        }
-        if name in masks:
-            return lanes("i32", [masks[name](lane) for lane in range(32)]), "i32"
-        raise Unsupported(f"the LLVM engine does not support the special register %{name}")
 
     def of_group(self, element: str, value: str) -> str:
         """A value that other lanes read: lanes outside the group (never started, exited) count as 0."""
@@ -426,30 +371,6 @@ class Lowering:
         if defined is None:
             defined = self.defined_of(*instruction.operands[1:])
         self.put(destination, value, defined, holes)
-
-    def move(self, instruction: Instruction) -> None:
-        """mov (scalars, vector pack and unpack, addresses of variables) and cvta."""
-        target, source = instruction.operands[:2]
-        type_ = instruction.modifiers[-1]
-        if instruction.name == "cvta":
-            value, element = self._cvta(instruction)
-        elif isinstance(target, Vector):
-            value, element = self.get(source, type_), f"i{WIDTH[type_]}"
-        else:
-            value, element = self.get(source, type_), f"i{WIDTH[type_]}"
-        holes = self.holes_of(source, type_) if self.frame.fine and instruction.name == "mov" else None
-        self.put_operand(target, value, element, self.defined_of(source), holes)
-
-    def _cvta(self, instruction: Instruction) -> tuple[str, str]:
-        """Generic addresses carry the window's allocation number; window offsets do not."""
-        modifiers = instruction.modifiers
-        space = next(b for m in modifiers if (b := m.partition("::")[0]) in WINDOW)
-        type_ = modifiers[-1]
-        element = f"i{WIDTH[type_]}"
-        value = self.get(instruction.operands[1], type_)
-        base = WINDOW[space] << ALLOCATION_BITS if space in ("shared", "local", "param") else 0
-        step = (-base if "to" in modifiers else base) & (2 ** WIDTH[type_] - 1)
-        return self.code.op("add", vec(element), value, splat(element, step)), element
 
     def second(self, operand: Operand | None) -> tuple[Operand | None, Operand | None]:
         """A destination that may be a pair ``d|p``."""

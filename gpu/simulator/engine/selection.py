@@ -13,7 +13,22 @@ from loadsparse.gpu.simulator.request import ALLOCATION_BITS, LOCAL, PARAM, SHAR
 
 @lowers("mov", "cvta")
 def move(x: Lowering, instruction: Instruction) -> None:
-    x.move(instruction)
+    """mov (scalars, vector pack and unpack, addresses of variables) and cvta."""
+    target, source = instruction.operands[:2]
+    type_ = instruction.modifiers[-1]
+    value = _converted_address(x, instruction) if instruction.name == "cvta" else x.get(source, type_)
+    holes = x.holes_of(source, type_) if x.frame.fine and instruction.name == "mov" else None
+    x.put_operand(target, value, f"i{WIDTH[type_]}", x.defined_of(source), holes)
+
+
+def _converted_address(x: Lowering, instruction: Instruction) -> str:
+    """cvta: generic addresses carry the window's allocation number; window offsets do not."""
+    modifiers = instruction.modifiers
+    space = next(b for m in modifiers if (b := m.partition("::")[0]) in WINDOW)
+    element = f"i{WIDTH[modifiers[-1]]}"
+    base = WINDOW[space] << ALLOCATION_BITS if space in ("shared", "local", "param") else 0
+    step = (-base if "to" in modifiers else base) & (2 ** WIDTH[modifiers[-1]] - 1)
+    return x.code.op("add", vec(element), x.get(instruction.operands[1], modifiers[-1]), splat(element, step))
 
 
 @lowers("selp", "slct")

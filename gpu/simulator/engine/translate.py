@@ -39,8 +39,9 @@ from loadsparse.gpu.simulator.engine.blocks import (
 )
 from loadsparse.gpu.simulator.engine.ir import FULL, Code, splat, vec
 from loadsparse.gpu.simulator.engine.leaving import Leaving, is_barrier_like
-from loadsparse.gpu.simulator.engine.lowering import CLOCKS, LEFT, TABLE, Frame, Lowering, element_of, refuse
+from loadsparse.gpu.simulator.engine.lowering import LEFT, TABLE, Frame, Lowering, element_of, refuse
 from loadsparse.gpu.simulator.engine.memory import narrowest_access, orders_by_atomics
+from loadsparse.gpu.simulator.engine.specials import CLOCKS
 from loadsparse.gpu.simulator.layout import Layout
 from loadsparse.gpu.simulator.program import Instruction, Kernel, Register, Special
 from loadsparse.gpu.simulator.request import Checks

@@ -4,7 +4,7 @@ from loadsparse.gpu.intrinsics import barrier, ldmatrix_x4, load_global_x4, shar
 
 
 def kernel(out, a):
-    lane = cuda.threadIdx.x
+    lane = uint32(cuda.threadIdx.x)
     base = shared_base()  # address of the tile, in bytes
     store_shared_x4(uint32(base + lane * 16), 0, load_global_x4(a + uint64(lane * 16), 0))  # the tile comes in
     barrier()

@@ -4,7 +4,7 @@ from loadsparse.gpu.intrinsics import barrier, ldmatrix_x4, load_global_x4, shar
 
 
 def kernel(out, a):
-    lane = cuda.threadIdx.x
+    lane = uint32(cuda.threadIdx.x)
     base = shared_base()
     for i in range(4):  # each lane brings 4 of the 128 chunks
         row, chunk = (32 * i + lane) // 8, lane % 8

@@ -6,7 +6,7 @@ mma = ptx.mma_m16n8k16["f16"]  # mma(accumulators, a, b): a tuple of 4 float32; 
 
 
 def kernel(out, a, b):
-    lane = cuda.threadIdx.x
+    lane = uint32(cuda.threadIdx.x)
     base = ptx.shared_base()  # A in 512 bytes, B in the next 256
     ptx.store_shared_x4(uint32(base + lane * 16), 0, ptx.load_global_x4(a + uint64(lane * 16), 0))
     if lane < 16:
