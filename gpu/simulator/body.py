@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lark import Token, Tree
 
-from loadsparse.gpu.simulator import opcodes
+from loadsparse.gpu.simulator import forms
 from loadsparse.gpu.simulator.agreement import disagreement
 from loadsparse.gpu.simulator.declarations import (
     Declared,
@@ -21,6 +21,7 @@ from loadsparse.gpu.simulator.declarations import (
     heading,
     integer,
 )
+from loadsparse.gpu.simulator.opcodes import VIDEO
 from loadsparse.gpu.simulator.optimistic import relax_optimistic_reads
 from loadsparse.gpu.simulator.program import (
     WIDTH,
@@ -354,14 +355,14 @@ class Body:
         line, column = token.line or 0, token.column or 0
         name, *rest = token.split(".")
         modifiers = tuple(rest)
-        if name in opcodes.VIDEO:
+        if name in VIDEO:
             modifiers += _take_selectors(statement)
         if name in ("min", "max") and modifiers[-1:] == ("relu",):  # compilers write it on either side of the type
             modifiers = ("relu", *modifiers[:-1])
         if name in ("ld", "st", "atom", "red") and "L2::cache_hint" in modifiers:
             statement.operands.pop()  # a policy changes no result
         # before its operands are looked at: those of what is refused may have forms that are not known either
-        refused = opcodes.problem(name, modifiers, 1 if name == "call" else len(statement.operands))
+        refused = forms.problem(name, modifiers, 1 if name == "call" else len(statement.operands))
         if refused:
             raise PtxError(refused, line, column)
         guard = None

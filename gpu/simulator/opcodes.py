@@ -1,7 +1,8 @@
 """The opcodes both engines execute: a table that checks itself.
 
 A row says which modifiers an opcode takes, how many of them are types, which choices must be made, how many operands
-follow (destinations first), and which pipe of a multiprocessor executes it.  PTX that does not fit is refused at load.
+follow (destinations first), and which pipe of a multiprocessor executes it.  PTX that does not fit is refused at load:
+by the table, and by what it cannot say, which modifiers go together (`forms.py`).
 """
 
 from __future__ import annotations
@@ -32,37 +33,8 @@ MMA_SHAPES = "m8n8k4 m8n8k16 m8n8k32 m8n8k128 m16n8k4 m16n8k8 m16n8k16 m16n8k32 
 WMMA_SHAPES = "m16n16k16 m32n8k16 m8n32k16 m16n16k8 m8n8k4 m8n8k32 m8n8k128"
 SUB_BYTE = {"s4": 4, "u4": 4, "b1": 1}
 """Widths in bits of elements that only Tensor Cores know."""
-ELEMENT_TYPES = frozenset(
-    [
-        "pred",
-        "b8",
-        "u8",
-        "s8",
-        "b16",
-        "u16",
-        "s16",
-        "b32",
-        "u32",
-        "s32",
-        "b64",
-        "u64",
-        "s64",
-        "f16",
-        "f16x2",
-        "bf16",
-        "bf16x2",
-        "s16x2",
-        "u16x2",
-        "f32",
-        "f64",
-        "tf32",
-        "e4m3",
-        "e5m2",
-        "e4m3x2",
-        "e5m2x2",
-        "b128",
-        *SUB_BYTE,
-    ]
+ELEMENT_TYPES = frozenset(f"pred b128 tf32 e4m3 e5m2 e4m3x2 e5m2x2 {SCALARS} {HALVES} {PAIRS}".split()) | frozenset(
+    SUB_BYTE
 )
 
 _VIDEO = ("vadd", "vsub", "vabsdiff", "vmin", "vmax")
@@ -337,53 +309,6 @@ OPCODES: dict[str, Opcode] = {row.name: row for row in _ROWS}
 if len(OPCODES) != len(_ROWS):
     raise ValueError("an opcode appears twice in the table")
 
-MMA_VARIANTS = frozenset(
-    {("m16n8k8", d, "f16", "f16", c) for d, c in (("f32", "f32"), ("f16", "f16"), ("f16", "f32"), ("f32", "f16"))}
-    | {("m16n8k16", d, "f16", "f16", c) for d, c in (("f32", "f32"), ("f16", "f16"), ("f16", "f32"), ("f32", "f16"))}
-    | {(shape, "f32", "bf16", "bf16", "f32") for shape in ("m16n8k8", "m16n8k16")}
-    | {(shape, "f32", "tf32", "tf32", "f32") for shape in ("m16n8k4", "m16n8k8")}
-    | {
-        (shape, "s32", a, b, "s32")
-        for shape in ("m8n8k16", "m16n8k16", "m16n8k32")
-        for a in ("s8", "u8")
-        for b in ("s8", "u8")
-    }
-    | {("m16n8k32", "f32", a, b, "f32") for a in ("e4m3", "e5m2") for b in ("e4m3", "e5m2")}
-    | {
-        (shape, "s32", a, b, "s32")
-        for shape in ("m8n8k32", "m16n8k32", "m16n8k64")
-        for a in ("s4", "u4")
-        for b in ("s4", "u4")
-    }
-    | {(shape, "s32", "b1", "b1", "s32") for shape in ("m8n8k128", "m16n8k128", "m16n8k256")}
-    | {(shape, "f64", "f64", "f64", "f64") for shape in ("m8n8k4", "m16n8k4", "m16n8k8", "m16n8k16")}
-)
-"""(shape, D, A, B, C) of every dense `mma.sync`."""
-
-WMMA_TYPES = {
-    **dict.fromkeys(("m16n16k16", "m32n8k16", "m8n32k16"), frozenset(["f16", "bf16", "f32", "s8", "u8", "s32"])),
-    "m16n16k8": frozenset({"tf32", "f32"}),
-    "m8n8k4": frozenset({"f64"}),
-    "m8n8k32": frozenset({"s4", "u4", "s32"}),
-    "m8n8k128": frozenset({"b1", "s32"}),
-}
-"""What the matrices of each `wmma` shape may hold."""
-
-SPARSE_MMA_VARIANTS = frozenset(
-    {(shape, d, "f16", "f16", d) for shape in ("m16n8k16", "m16n8k32") for d in ("f32", "f16")}
-    | {(shape, "f32", "bf16", "bf16", "f32") for shape in ("m16n8k16", "m16n8k32")}
-)
-"""(shape, D, A, B, C) of every `mma.sp.sync`."""
-
-
-EIGHT_BIT_PAIRS = frozenset({"e4m3x2", "e5m2x2"})
-EIGHT_BIT_CONVERSIONS = frozenset(
-    {(pair, source) for pair in EIGHT_BIT_PAIRS for source in ("f32", "f16x2")}
-    | {("f16x2", pair) for pair in EIGHT_BIT_PAIRS}
-)
-"""(target, source) of every `cvt` of 8-bit floats."""
-
-
 UNSIMULATED = {
     "tex tld4 txq suld sust sured suq istypep": "textures and surfaces are not simulated",
     "wgmma tcgen05 tensormap": "matrices and copies of whole warp groups are not simulated",
@@ -399,126 +324,6 @@ UNSIMULATED = {
 def destinations(name: str, modifiers: tuple[str, ...]) -> int:
     """How many of the first operands an instruction writes; a wmma.store writes none."""
     return 0 if name == "wmma" and "store" in modifiers else OPCODES[name].writes
-
-
-def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | None:
-    """Why ``name.modifiers`` with so many operands cannot be executed, in one sentence, or None."""
-    row = OPCODES.get(name)
-    if row is None:
-        reason = next((f": {why}" for names, why in UNSIMULATED.items() if name in names.split()), "")
-        return f"unknown opcode '{'.'.join((name, *modifiers))}'{reason}"
-    found = row.problem(modifiers, operand_count) or _mismatch(row, modifiers)
-    if name == "cp" and not found:
-        found = _copy_problem(modifiers, operand_count)
-    if not found and name in VIDEO and not name[-1].isdigit() and name != "vmad":
-        takes_c = any(m in ("add", "min", "max") or m.startswith("d=") for m in modifiers)
-        if takes_c != (operand_count == 4):
-            return f"'{name}' has a third source with .add, .min, .max or a selected destination, and only then"
-    if name == "wmma" and not found:
-        shape = next(modifier for modifier in modifiers if modifier in WMMA_SHAPES.split())
-        if not {modifier for modifier in modifiers if modifier in row.types} <= WMMA_TYPES[shape]:
-            return f"'{'.'.join((name, *modifiers))}' is not a Tensor Core shape that this simulator knows"
-    if found or name != "mma":
-        return found
-    types = tuple(modifier for modifier in modifiers if modifier in row.types)
-    shape = next(modifier for modifier in modifiers if modifier in MMA_SHAPES.split())
-    sparse = any(modifier.startswith("sp") for modifier in modifiers)
-    if (shape, *types) not in (SPARSE_MMA_VARIANTS if sparse else MMA_VARIANTS):
-        return f"'{'.'.join((name, *modifiers))}' is not a Tensor Core shape that this simulator knows"
-    return None
-
-
-_ARITHMETIC = frozenset({"add", "sub", "mul", "mad", "div", "abs", "neg", "min", "max", "setp", "set"})
-_OF_FLOATS = frozenset({*ROUNDS.split(), "ftz", "approx", "full", "NaN", "xorsign"})
-
-
-COPIES: dict[str, tuple[int, ...]] = {
-    "ca": (3, 4, 5), "cg": (3, 4, 5), "commit_group": (0,), "wait_all": (0,), "wait_group": (1,), "mbarrier": (1,),
-}  # fmt: skip
-"""Operands of each kind of cp.async."""
-
-
-def _copy_problem(modifiers: tuple[str, ...], operand_count: int) -> str | None:
-    opcode = ".".join(("cp", *modifiers))
-    kinds = [modifier for modifier in modifiers if modifier in COPIES]
-    if "async" not in modifiers or len(kinds) != 1:
-        return f"'{opcode}' needs .async and exactly one of {', '.join('.' + kind for kind in COPIES)}"
-    if operand_count not in COPIES[kinds[0]]:
-        return f"'{opcode}' takes {either(COPIES[kinds[0]])} operands, found {operand_count}"
-    return None
-
-
-def _mismatch(row: Opcode, modifiers: tuple[str, ...]) -> str | None:
-    """Why these modifiers do not go together, or None."""
-    kinds = [modifier for modifier in modifiers if modifier in row.types]
-    is_float = bool(kinds) and kinds[-1].startswith(("f", "bf"))
-    opcode = ".".join((row.name, *modifiers))
-    if row.name in ("setp", "set"):
-        how = next(modifier for modifier in modifiers if modifier in COMPARE.split())
-        if how in ("lo", "ls", "hi", "hs") and is_float:
-            return f"'{opcode}': .{how} compares unsigned integers"
-        if how in ("equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan") and not is_float:
-            return f"'{opcode}': .{how} compares floating-point numbers"
-    if ("cc" in modifiers or row.name in ("addc", "subc", "madc")) and (
-        is_float or not kinds[-1].endswith(("32", "64"))
-    ):
-        return f"'{opcode}': carries go with integers of 32 and 64 bits"
-    if (
-        kinds
-        and kinds[-1] in HALVES.split()
-        and row.name in ("add", "sub", "mul", "fma")
-        and {"rz", "rm", "rp"} & set(modifiers)
-    ):
-        return f"'{opcode}': half precision is rounded to nearest"
-    if "sat" in modifiers and row.name in ("add", "sub", "mul", "mad") and not is_float and kinds[-1] != "s32":
-        return f"'{opcode}': of integers only .s32 saturates"
-    if row.name == "cvt" and ("tf32" in kinds or "rna" in modifiers) and kinds != ["tf32", "f32"]:
-        return f"'{opcode}': .tf32 comes from .f32, and only it is rounded by .rna"
-    if row.name == "cvt" and kinds[0] in ("tf32", "f16x2", "bf16x2") and set(modifiers) & set(INTEGER_ROUNDS.split()):
-        return f"'{opcode}': rounding to an integer needs a single result of 16, 32 or 64 bits"
-    if row.name == "cvt" and kinds[0] in ("f16x2", "bf16x2") and kinds[1] not in ("f32", *EIGHT_BIT_PAIRS):
-        return f"'{opcode}': pairs of halves come from two .f32"
-    if row.name == "cvt" and kinds[1] in ("f16x2", "bf16x2") and kinds[0] not in EIGHT_BIT_PAIRS:
-        return f"'{opcode}': pairs of halves only become 8-bit floats"
-    if row.name == "set" and any(kind.endswith("x2") for kind in kinds) and kinds[0] not in (kinds[1], "u32", "s32"):
-        return f"'{opcode}': comparing pairs gives a pair of the same kind, .u32 or .s32, and nothing else gives pairs"
-    if row.name == "slct" and kinds[-1] not in ("s32", "f32"):
-        return f"'{opcode}': slct decides by .s32 or .f32"
-    if row.name == "cvt" and any(kind in EIGHT_BIT_PAIRS for kind in kinds):
-        if tuple(kinds) not in EIGHT_BIT_CONVERSIONS or "rn" not in modifiers:
-            return f"'{opcode}': 8-bit floats come from .f32 or .f16x2 and go to .f16x2, with .rn"
-        if ("satfinite" in modifiers) != (kinds[0] in EIGHT_BIT_PAIRS):
-            return f"'{opcode}': conversions to 8-bit floats need .satfinite, those from them have none"
-    wrong = next((m for m in modifiers if m in _OF_FLOATS), None)
-    if row.name in _ARITHMETIC and wrong is not None and not is_float:
-        return f"'{opcode}': .{wrong} is for floating-point numbers"
-    if row.name in ("atom", "red"):
-        vectors = [m for m in modifiers if m in ("v2", "v4", "v8")]
-        if vectors and (not is_float or kinds[-1] == "f64" or "global" not in modifiers):
-            return f"'{opcode}': vectors in global memory, of .f32 and halves, are what is added, .min and .max"
-        if kinds[-1] == "b128" and not {"exch", "cas"} & set(modifiers):
-            return f"'{opcode}': 128 bits are swapped by .exch and .cas"
-    if row.name == "mov" and (kinds[-1] == "b128" or {"v2", "v4"} & set(modifiers)) and kinds[-1] == "pred":
-        return f"'{opcode}': predicates have no vectors"
-    if row.name in ("mma", "wmma"):
-        logic = [m for m in modifiers if m in ("xor", "and", "popc")]
-        multiplies = row.name == "mma" or "mma" in modifiers
-        if (len(logic) == 2 and logic[-1] == "popc") != ("b1" in kinds and multiplies) or len(logic) not in (0, 2):
-            return f"'{opcode}': products of .b1 are .xor.popc or .and.popc, and no others are"
-    if row.name == "prmt" and modifiers[0] != "b32":
-        return f"'{opcode}': prmt has its type before its mode"
-    if row.name in ("bar", "barrier"):
-        if "warp" not in modifiers and sum(m in ("sync", "arrive", "red") for m in modifiers) != 1:
-            return f"'{opcode}' needs exactly one of .sync, .arrive, .red"
-        if sum(m in ("popc", "and", "or") for m in modifiers) != ("red" in modifiers):
-            return f"'{opcode}': .red needs one of .popc, .and, .or, and nothing else has one"
-    if row.name in ("mul", "mad"):
-        parts = [modifier for modifier in modifiers if modifier in ("lo", "hi", "wide")]
-        if len(parts) != (not is_float):
-            return f"'{opcode}': integers need one of .lo, .hi, .wide, floating-point numbers none"
-        if parts == ["wide"] and kinds[-1] in ("u64", "s64"):
-            return f"'{opcode}': .wide products are of 16 or 32 bits"
-    return None
 
 
 def pipe(name: str, modifiers: tuple[str, ...]) -> Pipe:

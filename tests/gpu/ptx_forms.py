@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from loadsparse.gpu.simulator import opcodes
+from loadsparse.gpu.simulator.forms import MMA_VARIANTS, SPARSE_MMA_VARIANTS, problem
 from loadsparse.gpu.simulator.opcodes import OPCODES, Opcode
 from loadsparse.gpu.simulator.program import WIDTH
 
@@ -166,7 +167,7 @@ def forms() -> Iterator[tuple[str, tuple[str, ...], str]]:
             continue
         types = [t for n in row.type_counts for t in itertools.product(sorted(row.types), repeat=n)] or [()]
         if row.name == "mma":
-            types = sorted({variant[1:] for variant in opcodes.MMA_VARIANTS | opcodes.SPARSE_MMA_VARIANTS})
+            types = sorted({variant[1:] for variant in MMA_VARIANTS | SPARSE_MMA_VARIANTS})
         choices = list(itertools.product(*(sorted(group) for group in row.choices)))
         extras = sorted(row.flags - {m for group in row.choices for m in group})
         pairs = list(itertools.product(choices, types))
@@ -178,7 +179,7 @@ def forms() -> Iterator[tuple[str, tuple[str, ...], str]]:
                 if len(modifiers) > len({*modifiers} - {*kinds}) + len(kinds):
                     continue
                 operands = _operands(row, modifiers)
-                if opcodes.problem(row.name, modifiers, len(operands)) is None:
+                if problem(row.name, modifiers, len(operands)) is None:
                     if "L2::cache_hint" in modifiers and row.name != "cp":
                         operands.append("%rd5")
                     text = f"{'.'.join((row.name, *modifiers))} {', '.join(operands)};"

@@ -11,7 +11,8 @@ from ptx_text import HEAD, entry
 
 from loadsparse.gpu import simulator
 from loadsparse.gpu.simulator.coverage import coverage
-from loadsparse.gpu.simulator.opcodes import OPCODES, problem
+from loadsparse.gpu.simulator.forms import problem
+from loadsparse.gpu.simulator.opcodes import OPCODES
 from loadsparse.gpu.simulator.parser import parse
 from loadsparse.gpu.simulator.program import Address, Immediate, Pair, PtxError, Register, Special, Variable, Vector
 

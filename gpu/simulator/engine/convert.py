@@ -6,7 +6,7 @@ from loadsparse.gpu.simulator.engine import eight_bits
 from loadsparse.gpu.simulator.engine.floats import EXPONENT, NAN, Floats
 from loadsparse.gpu.simulator.engine.ir import splat, vec
 from loadsparse.gpu.simulator.engine.lowering import Lowering, lowers
-from loadsparse.gpu.simulator.opcodes import EIGHT_BIT_PAIRS
+from loadsparse.gpu.simulator.forms import EIGHT_BIT_PAIRS
 from loadsparse.gpu.simulator.program import WIDTH, Instruction, Register
 
 _INTEGRAL = {"rni": "rint", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from loadsparse.gpu.simulator.forms import EIGHT_BIT_PAIRS
 from loadsparse.gpu.simulator.interpreter.floats import round_fraction, rounding_of
 from loadsparse.gpu.simulator.interpreter.numbers import (
     FORMATS,
@@ -24,7 +25,6 @@ from loadsparse.gpu.simulator.interpreter.numbers import (
     to_eight_bits,
     unsigned,
 )
-from loadsparse.gpu.simulator.opcodes import EIGHT_BIT_PAIRS
 from loadsparse.gpu.simulator.program import WIDTH
 
 U = np.uint64

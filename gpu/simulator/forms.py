@@ -1,0 +1,276 @@
+"""Forms of opcodes: which modifiers go together, as far as the table of opcodes cannot say it.
+
+`problem` asks the table (`opcodes.py`) first, then the rules of the opcode; PTX that breaks one is refused at load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from loadsparse.gpu.simulator.opcodes import (
+    COMPARE,
+    HALVES,
+    INTEGER_ROUNDS,
+    MMA_SHAPES,
+    OPCODES,
+    ROUNDS,
+    UNSIMULATED,
+    VIDEO,
+    WMMA_SHAPES,
+    either,
+)
+
+MMA_VARIANTS = frozenset(
+    {("m16n8k8", d, "f16", "f16", c) for d, c in (("f32", "f32"), ("f16", "f16"), ("f16", "f32"), ("f32", "f16"))}
+    | {("m16n8k16", d, "f16", "f16", c) for d, c in (("f32", "f32"), ("f16", "f16"), ("f16", "f32"), ("f32", "f16"))}
+    | {(shape, "f32", "bf16", "bf16", "f32") for shape in ("m16n8k8", "m16n8k16")}
+    | {(shape, "f32", "tf32", "tf32", "f32") for shape in ("m16n8k4", "m16n8k8")}
+    | {
+        (shape, "s32", a, b, "s32")
+        for shape in ("m8n8k16", "m16n8k16", "m16n8k32")
+        for a in ("s8", "u8")
+        for b in ("s8", "u8")
+    }
+    | {("m16n8k32", "f32", a, b, "f32") for a in ("e4m3", "e5m2") for b in ("e4m3", "e5m2")}
+    | {
+        (shape, "s32", a, b, "s32")
+        for shape in ("m8n8k32", "m16n8k32", "m16n8k64")
+        for a in ("s4", "u4")
+        for b in ("s4", "u4")
+    }
+    | {(shape, "s32", "b1", "b1", "s32") for shape in ("m8n8k128", "m16n8k128", "m16n8k256")}
+    | {(shape, "f64", "f64", "f64", "f64") for shape in ("m8n8k4", "m16n8k4", "m16n8k8", "m16n8k16")}
+)
+"""(shape, D, A, B, C) of every dense `mma.sync`."""
+
+WMMA_TYPES = {
+    **dict.fromkeys(("m16n16k16", "m32n8k16", "m8n32k16"), frozenset(["f16", "bf16", "f32", "s8", "u8", "s32"])),
+    "m16n16k8": frozenset({"tf32", "f32"}),
+    "m8n8k4": frozenset({"f64"}),
+    "m8n8k32": frozenset({"s4", "u4", "s32"}),
+    "m8n8k128": frozenset({"b1", "s32"}),
+}
+"""What the matrices of each `wmma` shape may hold."""
+
+SPARSE_MMA_VARIANTS = frozenset(
+    {(shape, d, "f16", "f16", d) for shape in ("m16n8k16", "m16n8k32") for d in ("f32", "f16")}
+    | {(shape, "f32", "bf16", "bf16", "f32") for shape in ("m16n8k16", "m16n8k32")}
+)
+"""(shape, D, A, B, C) of every `mma.sp.sync`."""
+
+
+EIGHT_BIT_PAIRS = frozenset({"e4m3x2", "e5m2x2"})
+EIGHT_BIT_CONVERSIONS = frozenset(
+    {(pair, source) for pair in EIGHT_BIT_PAIRS for source in ("f32", "f16x2")}
+    | {("f16x2", pair) for pair in EIGHT_BIT_PAIRS}
+)
+"""(target, source) of every `cvt` of 8-bit floats."""
+
+COPIES: dict[str, tuple[int, ...]] = {
+    "ca": (3, 4, 5), "cg": (3, 4, 5), "commit_group": (0,), "wait_all": (0,), "wait_group": (1,), "mbarrier": (1,),
+}  # fmt: skip
+"""Operands of each kind of cp.async."""
+
+_OF_FLOATS = frozenset({*ROUNDS.split(), "ftz", "approx", "full", "NaN", "xorsign"})
+_OF_UNSIGNED = frozenset({"lo", "ls", "hi", "hs"})
+_UNORDERED = frozenset({"equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"})
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """An opcode with its modifiers, of which `kinds` are types, and how many operands follow."""
+
+    name: str
+    modifiers: tuple[str, ...]
+    kinds: tuple[str, ...]
+    operands: int
+
+    @property
+    def kind(self) -> str:
+        """The last type; "" if it has none."""
+        return self.kinds[-1] if self.kinds else ""
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind.startswith(("f", "bf"))
+
+    def among(self, words: str) -> list[str]:
+        """Its modifiers that are among `words`."""
+        return [modifier for modifier in self.modifiers if modifier in words.split()]
+
+
+Rule = Callable[[Form], str | None]
+"""Why a form is refused, as what follows its name in the message; None if this rule has nothing against it."""
+RULES: dict[str, list[Rule]] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Registers a rule of these opcodes; the first that has something against a form speaks."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            RULES.setdefault(name, []).append(function)
+        return function
+
+    return register
+
+
+def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | None:
+    """Why ``name.modifiers`` with so many operands cannot be executed, in one sentence, or None."""
+    opcode, row = ".".join((name, *modifiers)), OPCODES.get(name)
+    if row is None:
+        reason = next((f": {why}" for names, why in UNSIMULATED.items() if name in names.split()), "")
+        return f"unknown opcode '{opcode}'{reason}"
+    if found := row.problem(modifiers, operand_count):
+        return found
+    form = Form(name, modifiers, tuple(m for m in modifiers if m in row.types), operand_count)
+    against = next(filter(None, (each(form) for each in RULES.get(name, ()))), None)
+    return against and f"'{opcode}'{against}"
+
+
+@rule("setp", "set")
+def _comparison(form: Form) -> str | None:
+    (how,) = form.among(COMPARE)
+    if how in _OF_UNSIGNED and form.is_float:
+        return f": .{how} compares unsigned integers"
+    if how in _UNORDERED and not form.is_float:
+        return f": .{how} compares floating-point numbers"
+    return None
+
+
+@rule("add", "sub", "mad", "addc", "subc", "madc")
+def _carry(form: Form) -> str | None:
+    if ("cc" in form.modifiers or form.name.endswith("c")) and (form.is_float or not form.kind.endswith(("32", "64"))):
+        return ": carries go with integers of 32 and 64 bits"
+    return None
+
+
+@rule("add", "sub", "mul", "fma")
+def _rounding_of_halves(form: Form) -> str | None:
+    if form.kind in HALVES.split() and form.among("rz rm rp"):
+        return ": half precision is rounded to nearest"
+    return None
+
+
+@rule("add", "sub", "mul", "mad")
+def _saturation(form: Form) -> str | None:
+    if "sat" in form.modifiers and not form.is_float and form.kind != "s32":
+        return ": of integers only .s32 saturates"
+    return None
+
+
+@rule("cvt")
+def _conversion(form: Form) -> str | None:
+    target, source = form.kinds
+    pairs = ("f16x2", "bf16x2")
+    if ("tf32" in form.kinds or "rna" in form.modifiers) and form.kinds != ("tf32", "f32"):
+        return ": .tf32 comes from .f32, and only it is rounded by .rna"
+    if target in ("tf32", *pairs) and form.among(INTEGER_ROUNDS):
+        return ": rounding to an integer needs a single result of 16, 32 or 64 bits"
+    if target in pairs and source not in ("f32", *EIGHT_BIT_PAIRS):
+        return ": pairs of halves come from two .f32"
+    if source in pairs and target not in EIGHT_BIT_PAIRS:
+        return ": pairs of halves only become 8-bit floats"
+    if EIGHT_BIT_PAIRS.isdisjoint(form.kinds):
+        return None
+    if (target, source) not in EIGHT_BIT_CONVERSIONS or "rn" not in form.modifiers:
+        return ": 8-bit floats come from .f32 or .f16x2 and go to .f16x2, with .rn"
+    if ("satfinite" in form.modifiers) != (target in EIGHT_BIT_PAIRS):
+        return ": conversions to 8-bit floats need .satfinite, those from them have none"
+    return None
+
+
+@rule("set")
+def _comparison_of_pairs(form: Form) -> str | None:
+    target, source = form.kinds
+    if any(kind.endswith("x2") for kind in form.kinds) and target not in (source, "u32", "s32"):
+        return ": comparing pairs gives a pair of the same kind, .u32 or .s32, and nothing else gives pairs"
+    return None
+
+
+@rule("slct")
+def _decision(form: Form) -> str | None:
+    return None if form.kind in ("s32", "f32") else ": slct decides by .s32 or .f32"
+
+
+@rule("add", "sub", "mul", "mad", "div", "abs", "neg", "min", "max", "setp", "set")
+def _of_floats(form: Form) -> str | None:
+    wrong = next((modifier for modifier in form.modifiers if modifier in _OF_FLOATS), None)
+    return f": .{wrong} is for floating-point numbers" if wrong is not None and not form.is_float else None
+
+
+@rule("atom", "red")
+def _atomic(form: Form) -> str | None:
+    if form.among("v2 v4 v8") and (not form.is_float or form.kind == "f64" or "global" not in form.modifiers):
+        return ": vectors in global memory, of .f32 and halves, are what is added, .min and .max"
+    if form.kind == "b128" and not form.among("exch cas"):
+        return ": 128 bits are swapped by .exch and .cas"
+    return None
+
+
+@rule("mov")
+def _move(form: Form) -> str | None:
+    return ": predicates have no vectors" if form.kind == "pred" and form.among("v2 v4") else None
+
+
+@rule("mma", "wmma")
+def _product_of_bits(form: Form) -> str | None:
+    logic = form.among("xor and popc")
+    of_bits = "b1" in form.kinds and (form.name == "mma" or "mma" in form.modifiers)
+    if (len(logic) == 2 and logic[-1] == "popc") != of_bits or len(logic) not in (0, 2):
+        return ": products of .b1 are .xor.popc or .and.popc, and no others are"
+    return None
+
+
+@rule("mma", "wmma")
+def _product(form: Form) -> str | None:
+    (shape,) = form.among(MMA_SHAPES if form.name == "mma" else WMMA_SHAPES)
+    if form.name == "wmma":
+        known = set(form.kinds) <= WMMA_TYPES[shape]
+    else:
+        sparse = any(modifier.startswith("sp") for modifier in form.modifiers)
+        known = (shape, *form.kinds) in (SPARSE_MMA_VARIANTS if sparse else MMA_VARIANTS)
+    return None if known else " is not a Tensor Core shape that this simulator knows"
+
+
+@rule("prmt")
+def _permutation(form: Form) -> str | None:
+    return None if form.modifiers[0] == "b32" else ": prmt has its type before its mode"
+
+
+@rule("bar", "barrier")
+def _barrier(form: Form) -> str | None:
+    if "warp" not in form.modifiers and len(form.among("sync arrive red")) != 1:
+        return " needs exactly one of .sync, .arrive, .red"
+    if len(form.among("popc and or")) != ("red" in form.modifiers):
+        return ": .red needs one of .popc, .and, .or, and nothing else has one"
+    return None
+
+
+@rule("mul", "mad")
+def _part_of_product(form: Form) -> str | None:
+    parts = form.among("lo hi wide")
+    if len(parts) != (not form.is_float):
+        return ": integers need one of .lo, .hi, .wide, floating-point numbers none"
+    if parts == ["wide"] and form.kind in ("u64", "s64"):
+        return ": .wide products are of 16 or 32 bits"
+    return None
+
+
+@rule("cp")
+def _copy(form: Form) -> str | None:
+    found = form.among(" ".join(COPIES))
+    if "async" not in form.modifiers or len(found) != 1:
+        return f" needs .async and exactly one of {', '.join('.' + kind for kind in COPIES)}"
+    if form.operands not in COPIES[found[0]]:
+        return f" takes {either(COPIES[found[0]])} operands, found {form.operands}"
+    return None
+
+
+@rule(*(name for name in VIDEO if not name[-1].isdigit() and name != "vmad"))
+def _third_source(form: Form) -> str | None:
+    takes_c = any(modifier in ("add", "min", "max") or modifier.startswith("d=") for modifier in form.modifiers)
+    if takes_c != (form.operands == 4):
+        return ": a third source comes with .add, .min, .max or a selected destination, and only then"
+    return None
