@@ -240,8 +240,8 @@ def compiled(
     threads, most = threads_per_block(tile_m, panels), registers(panels)
     if panels == 4 and rounds and n_width == 2:
         most = 128  # copying odd rows takes more; as many blocks of 128 threads fit as with 112
-    if panels <= 2 and rounds > 2:
-        most = 96
+    if rounds and panels <= 2 and (rounds > 2 or (panels == 2 and (bits == 4 or n_width < 16))):
+        most = 96  # rounds, half fragments and narrow copies each take more
     if grouped:
         signature = "void(uint64, uint64, uint64, uint64, uint64, uint64, uint32, uint32, uint32, uint32, uint32)"
         return compiler.numba(grouped_bitmap, signature, arch, launch_bounds=threads, registers=most)
