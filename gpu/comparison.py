@@ -336,7 +336,9 @@ def _assembled(
         "hazards": len(counts.hazards) if counts is not None else None,
         "predicted_seconds": predicted and predicted.seconds,
         "bound": predicted and predicted.bound,
-        "untested": list(predicted.notes) if predicted else [],
+        "untested": list(predicted.notes)
+        if predicted
+        else [f"{name}: never counted or timed, so no time is predicted"],
         "roofline_seconds": predicted.roofline_seconds
         if predicted
         else max(moved / (device.dram_peak_gbs * 1e9), 2 * m * n * k / (device.tensor_tflops * 1e12)),

@@ -198,7 +198,9 @@ def test_a_file_has_one_writer(tmp_path: Path) -> None:
 
 
 def test_every_kernel_has_a_predicted_time() -> None:
-    times = {row["kernel"]: row["predicted_seconds"] for row in comparison.compare((256, 8, 128), 0.9)}
+    rows = comparison.compare((256, 8, 128), 0.9)
+    times = {row["kernel"]: row["predicted_seconds"] for row in rows}
     assert times.pop("dense-4bit") is None
+    assert all(row["predicted_seconds"] or "no time is predicted" in row["untested"][0] for row in rows)
     assert set(times) == {*comparison.DEFAULT} - {comparison.FOUR_BIT}
     assert all(seconds > 0 for seconds in times.values())
