@@ -40,7 +40,8 @@ class _Arguments:
         if width == "*":
             width = str(struct.unpack("<i", self.take(4))[0])
         if precision == "*":
-            precision = str(struct.unpack("<i", self.take(4))[0])
+            given = struct.unpack("<i", self.take(4))[0]
+            precision = str(given) if given >= 0 else None
         spec = "%" + flags + (width or "")[:3] + ("." + precision[:3] if precision is not None else "")
         if letter in "eEfFgGaA":
             value: float = struct.unpack("<d", self.take(8))[0]
@@ -53,7 +54,8 @@ class _Arguments:
         if letter == "c":
             return (spec + "c") % chr(self.take(4)[0])
         size = 8 if length in ("l", "ll", "z", "j", "t") else 4
-        number = int.from_bytes(self.take(size), "little", signed=letter in "di")
+        data = self.take(size)[: {"hh": 1, "h": 2}.get(length)]
+        number = int.from_bytes(data, "little", signed=letter in "di")
         return str((spec + {"u": "d", "i": "d"}.get(letter, letter)) % number)
 
 

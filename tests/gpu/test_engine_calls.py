@@ -1,10 +1,13 @@
 """printf and assert: native code prints; it runs until an assertion fails, and leaves nothing behind."""
 
+import re
+
 import numpy as np
 import pytest
 from two_engines import both
 
 from loadsparse.gpu import compiler, simulator
+from loadsparse.gpu.simulator import printing
 
 ASSERTS = r"""
 #include <cassert>
@@ -84,3 +87,18 @@ def test_what_nobody_prints_runs_natively():
     (found, _), report = both(PRINTS, x, 1000, grid=4, block=32)
     assert report.engine == "llvm"
     assert found.sum() == 2 * 128
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "expected"),
+    [
+        ("%.*d|%*d", (-1, 5, -4, 7), "5|7   "),  # a negative precision is none, a negative width aligns left
+        ("%.*f", (-3, 0, *np.array([0.5]).view("<i4")), "0.500000"),
+        ("%hhd %hhu %hd %hu", (0x1FF, 0x1FF, 0x18000, 0x1FFFF), "-1 255 -32768 65535"),
+    ],
+)
+def test_conversions_of_printf_as_in_c(text, values, expected):
+    memory = {0: text.encode() + b"\0", 4096: np.array(values, "<i4").tobytes()}
+    found, taken = printing.render(lambda at, size: memory[at & ~4095][at & 4095 :][:size], 0, 4096)
+    assert found == expected
+    assert taken == len(re.findall(r"\*|[dfu]", text))
