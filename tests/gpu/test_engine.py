@@ -147,6 +147,12 @@ BODIES = {
         "cp.async.wait_group 0; bar.sync 0; xor.b32 %r5, %r3, 64; ld.shared.u32 %r6, [%r5];"
         "cp.async.ca.shared.global [%r3+256], [%rd3], 4; st.global.u32 [%rd4], %r6;"
     ),
+    "copies of which either address or the size may be undefined": (
+        SHARED + "setp.lt.u32 %p1, %r1, 9; setp.gt.u32 %p2, %r1, 5; setp.ne.u32 %p3, %r1, 7; @%p1 mov.u32 %r4, %r3;"
+        "@%p2 mov.u64 %rd5, %rd3; @%p3 mov.u32 %r5, 4; @%p2 cp.async.ca.shared.global [%r4], [%rd3], 4;"
+        "cp.async.ca.shared.global [%r4], [%rd5], 4; cp.async.ca.shared.global [%r3], [%rd3], 4, %r5;"
+        "cp.async.wait_all; ld.shared.u32 %r6, [%r3]; st.global.u32 [%rd4], %r6;"
+    ),
     "matrices": (
         SHARED + "st.shared.u32 [%r3], %r2; st.shared.u32 [%r3+256], %r1; bar.sync 0; shl.b32 %r4, %r1, 4;"
         "and.b32 %r4, %r4, 496; ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r10, %r11, %r12, %r13}, [%r4];"

@@ -330,8 +330,8 @@ def _copy(x: Lowering, instruction: Instruction, bits: int) -> None:
         else:
             count = x.minimum("i32", x.get(extra, "u32"), size.value)
     code.store(vec("i32"), count, "%W", layout.W_DATA + 256, 64)
-    bad_address = put_addresses(x, operands[0])
-    bad_address = missing(x, x.defined_of(*needed), x.mask) if bad_address == "0" else bad_address
+    put_addresses(x, operands[0])
+    bad_address = missing(x, x.defined_of(*needed), x.mask)
     report_undefined(x, x.bad_guard, bad_address, "0", size.value)
     call_helper(x, helper(x, "copy", "copy_lanes", size.value, x.frame.granule, bits))
 
