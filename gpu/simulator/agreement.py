@@ -49,7 +49,7 @@ def _wanted(name: str, modifiers: tuple[str, ...], count: int) -> tuple[int, ...
     if name == "isspacep":
         return 1, 0
     if name == "lop3":
-        return 32, 32, 32, 32
+        return 32, 32, 32, 32, 32, 1
     if name == "atom":
         return width, 0, width, width
     if name == "red":

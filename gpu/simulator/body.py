@@ -359,7 +359,7 @@ class Body:
             modifiers += _take_selectors(statement)
         if name in ("min", "max") and modifiers[-1:] == ("relu",):  # compilers write it on either side of the type
             modifiers = ("relu", *modifiers[:-1])
-        if name in ("ld", "st", "atom", "red") and "L2::cache_hint" in modifiers:
+        if name in ("ld", "st", "atom", "red", "cp") and "L2::cache_hint" in modifiers and statement.operands:
             statement.operands.pop()  # a policy changes no result
         # before its operands are looked at: those of what is refused may have forms that are not known either
         refused = forms.problem(name, modifiers, 1 if name == "call" else len(statement.operands))

@@ -68,9 +68,15 @@ EIGHT_BIT_CONVERSIONS = frozenset(
 """(target, source) of every `cvt` of 8-bit floats."""
 
 COPIES: dict[str, tuple[int, ...]] = {
-    "ca": (3, 4, 5), "cg": (3, 4, 5), "commit_group": (0,), "wait_all": (0,), "wait_group": (1,), "mbarrier": (1,),
+    "ca": (3, 4), "cg": (3, 4), "commit_group": (0,), "wait_all": (0,), "wait_group": (1,), "mbarrier": (1,),
 }  # fmt: skip
-"""Operands of each kind of cp.async."""
+"""Operands of each kind of cp.async, a cache policy apart."""
+
+ON_BARRIERS: dict[str, tuple[int, ...]] = {
+    "init": (2,), "inval": (1,), "expect_tx": (2,), "complete_tx": (2,), "arrive": (2, 3), "arrive_drop": (2, 3),
+    "test_wait": (3,), "try_wait": (3, 4), "pending_count": (2,),
+}  # fmt: skip
+"""Operands of each operation on an mbarrier, which its first modifier names."""
 
 _OF_FLOATS = frozenset({*ROUNDS.split(), "ftz", "approx", "full", "NaN", "xorsign"})
 _OF_UNSIGNED = frozenset({"lo", "ls", "hi", "hs"})
@@ -258,14 +264,54 @@ def _part_of_product(form: Form) -> str | None:
     return None
 
 
+def _counted(form: Form, *counts: int) -> str | None:
+    """A refusal unless the form has so many operands."""
+    return None if form.operands in counts else f" takes {either(counts)} operands, found {form.operands}"
+
+
+@rule("setp", "set")
+def _operands_of_comparison(form: Form) -> str | None:
+    return _counted(form, 4 if form.among("and or xor") else 3)
+
+
+@rule("lop3")
+def _operands_of_logic(form: Form) -> str | None:
+    return _counted(form, 6 if form.among("and or") else 5)
+
+
+@rule("bar", "barrier")
+def _operands_of_barrier(form: Form) -> str | None:
+    if "warp" in form.modifiers:
+        return _counted(form, 1)
+    return _counted(form, *{"sync": (1, 2), "arrive": (2,), "red": (3, 4)}[form.among("sync arrive red")[0]])
+
+
+@rule("mbarrier")
+def _operands_of_mbarrier(form: Form) -> str | None:
+    return _counted(form, *ON_BARRIERS.get(form.modifiers[0], (form.operands,)))
+
+
+@rule("createpolicy")
+def _operands_of_policy(form: Form) -> str | None:
+    return _counted(form, *(4,) if "range" in form.modifiers else (1, 2))
+
+
+@rule("mma")
+def _operands_of_product(form: Form) -> str | None:
+    return _counted(form, 6 if any(modifier.startswith("sp") for modifier in form.modifiers) else 4)
+
+
+@rule("wmma")
+def _operands_of_fragments(form: Form) -> str | None:
+    return _counted(form, *(4,) if form.modifiers[0] == "mma" else (2, 3))
+
+
 @rule("cp")
 def _copy(form: Form) -> str | None:
     found = form.among(" ".join(COPIES))
     if "async" not in form.modifiers or len(found) != 1:
         return f" needs .async and exactly one of {', '.join('.' + kind for kind in COPIES)}"
-    if form.operands not in COPIES[found[0]]:
-        return f" takes {either(COPIES[found[0]])} operands, found {form.operands}"
-    return None
+    return _counted(form, *COPIES[found[0]])
 
 
 @rule(*(name for name in VIDEO if not name[-1].isdigit() and name != "vmad"))

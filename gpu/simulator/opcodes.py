@@ -178,7 +178,7 @@ _ROWS = (
     _row("xor", 3, "alu", f"pred {BITS}"),
     _row("not", 2, "alu", f"pred {BITS}"),
     _row("cnot", 2, "alu", BITS),
-    _row("lop3", (5, 7), "alu", "b32", "or and"),
+    _row("lop3", (5, 6), "alu", "b32", "or and"),
     _row("shl", 3, "alu", BITS),
     _row("shr", 3, "alu", f"{BITS} {INTEGERS}"),
     _row("shf", 4, "alu", "b32", "", ("l r", "clamp wrap")),
@@ -244,7 +244,7 @@ _ROWS = (
     _row("fence", 0, "lsu", "", "sc acq_rel acquire release cta cluster gpu sys proxy async alias", writes=0),
     _row(
         "cp",
-        (0, 1, 3, 4, 5),
+        (0, 1, 3, 4),
         "lsu",
         "",
         "async shared shared::cta global ca cg L2::64B L2::128B L2::256B L2::cache_hint commit_group wait_group "

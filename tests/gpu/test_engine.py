@@ -153,6 +153,18 @@ BODIES = {
         "cp.async.ca.shared.global [%r4], [%rd5], 4; cp.async.ca.shared.global [%r3], [%rd3], 4, %r5;"
         "cp.async.wait_all; ld.shared.u32 %r6, [%r3]; st.global.u32 [%rd4], %r6;"
     ),
+    "copies with a size and a cache policy": (
+        SHARED + "createpolicy.fractional.L2::evict_first.b64 %rd5; and.b32 %r4, %r1, 3; st.shared.u32 [%r3], %r2;"
+        "cp.async.ca.shared.global.L2::cache_hint [%r3], [%rd3], 4, %r4, %rd5; cp.async.wait_all;"
+        "ld.shared.u32 %r5, [%r3]; st.global.u32 [%rd4], %r5;"
+    ),
+    "three-way logic with a predicate": (
+        "setp.gt.u32 %p1, %r1, 20; and.b32 %r4, %r2, 1; @%p1 mov.u32 %r5, 3; @!%p1 setp.lt.u32 %p2, %r1, 9;"
+        "lop3.or.b32 %r6|%p3, %r4, %r2, %r1, 0x80, %p1; lop3.and.b32 _|%p4, %r4, %r2, %r5, 0xE8, !%p1;"
+        "lop3.and.b32 %r7|%p5, %r4, %r4, %r4, 0x80, %p2; selp.u32 %r8, 16, 0, %p3; selp.u32 %r9, 32, 0, %p4;"
+        "selp.u32 %r10, 64, 0, %p5; add.u32 %r6, %r6, %r8; add.u32 %r9, %r9, %r10; add.u32 %r6, %r6, %r9;"
+        "add.u32 %r6, %r6, %r7; st.global.u32 [%rd4], %r6;"
+    ),
     "matrices": (
         SHARED + "st.shared.u32 [%r3], %r2; st.shared.u32 [%r3+256], %r1; bar.sync 0; shl.b32 %r4, %r1, 4;"
         "and.b32 %r4, %r4, 496; ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r10, %r11, %r12, %r13}, [%r4];"

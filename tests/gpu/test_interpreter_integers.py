@@ -172,6 +172,13 @@ CASES |= {
     "setp.lt.and.u32 {d}, {a}, {b}, {c};": ([32, 32, 1], 1, lambda a, b, c: a < b and c),
     "setp.lt.xor.u32 {d}, {a}, {b}, !{c};": ([32, 32, 1], 1, lambda a, b, c: (a < b) != (not c)),
     "{{ .reg .pred q; setp.lt.or.u32 q|{d}, {a}, {b}, {c}; }}": ([32, 32, 1], 1, lambda a, b, c: a >= b or c),
+    "lop3.or.b32 _|{d}, {a}, {b}, 0x80000001, 0x80, {c};": (
+        [32, 32, 1], 1, lambda a, b, c: a & b & 0x80000001 != 0 or c
+    ),
+    "lop3.and.b32 _|{d}, {a}, {b}, 0x80000001, 0x80, !{c};": (
+        [32, 32, 1], 1, lambda a, b, c: a & b & 0x80000001 != 0 and not c
+    ),
+    "{{ .reg .pred q; lop3.or.b32 {d}|q, {a}, {b}, {c}, 0x96, 1; }}": ([32] * 3, 32, lambda a, b, c: a ^ b ^ c),
     "and.pred {d}, {a}, {b};": ([1, 1], 1, lambda a, b: a and b),
     "not.pred {d}, {a};": ([1], 1, lambda a: not a),
     "mov.b64 {d}, {{{a}, {b}}};": ([32, 32], 64, lambda a, b: b << 32 | a),

@@ -162,6 +162,26 @@ REFUSED = {
     ".shared .b8 s[-4][-4];": ("an array of -4 elements", 6),
     "mul.ftz.lo.s64 %rd1, %rd2, %rd3;": (".ftz is for floating-point numbers", 6),
     "add.rn.u32 %r1, %r2, %r3;": (".rn is for floating-point numbers", 6),
+    "setp.lt.s32 %p1, %r1, %r2, %p2;": ("'setp.lt.s32' takes 3 operands, found 4", 6),
+    "setp.lt.and.s32 %p1, %r1, %r2;": ("'setp.lt.and.s32' takes 4 operands, found 3", 6),
+    "set.lt.u32.s32 %r1, %r1, %r2, %p1;": ("takes 3 operands, found 4", 6),
+    "lop3.b32 %r1|%p1, %r1, %r2, %r3, 7, %p2;": ("'lop3.b32' takes 5 operands, found 6", 6),
+    "lop3.or.b32 %r1|%p1, %r1, %r2, %r3, 7;": ("'lop3.or.b32' takes 6 operands, found 5", 6),
+    "bar.sync 0, 32, 3;": ("'bar.sync' takes 1 or 2 operands, found 3", 6),
+    "bar.arrive 0;": ("takes 2 operands, found 1", 6),
+    "bar.red.popc.u32 %r1, 0;": ("takes 3 or 4 operands, found 2", 6),
+    "bar.warp.sync %r1, %r2;": ("takes 1 operands, found 2", 6),
+    "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%f1, %f2, %f3, %f4}, {%r1, %r2}, {%r1}, {%f1, %f2, %f3, %f4}, %r1, 0;": (
+        "takes 4 operands, found 6",
+        6,
+    ),
+    "wmma.mma.sync.aligned.row.row.m16n16k16.f32.f32 {%f1}, {%r1}, {%r2};": ("takes 4 operands, found 3", 6),
+    "wmma.store.d.sync.aligned.row.m16n16k16.global.f32 [%rd1], {%f1}, %r1, %r2;": ("takes 2 or 3 operands", 6),
+    "mbarrier.init.shared.b64 [%r1];": ("'mbarrier.init.shared.b64' takes 2 operands, found 1", 6),
+    "mbarrier.test_wait.shared.b64 %p1, [%r1];": ("takes 3 operands, found 2", 6),
+    "createpolicy.range.global.L2::evict_first.b64 %rd1, [%rd2];": ("takes 4 operands, found 2", 6),
+    "cp.async.ca.shared.global [%r1], [%rd1], 4, %r2, %rd2;": ("operands, found 5", 6),
+    "cp.async.ca.shared.global.L2::cache_hint [%r1], [%rd1], %rd2;": ("operands, found 2", 6),
 }
 
 

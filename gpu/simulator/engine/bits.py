@@ -27,7 +27,7 @@ def funnel(x: Lowering, instruction: Instruction) -> None:
 def three_way_logic(x: Lowering, instruction: Instruction) -> None:
     a, b, c = (x.get(o, "b32") for o in instruction.operands[1:4])
     table_operand = instruction.operands[4]
-    if not isinstance(table_operand, Immediate) or "b32" not in instruction.modifiers[:1]:
+    if not isinstance(table_operand, Immediate):
         raise refuse(instruction)
     code, vector = x.code, vec("i32")
     table = table_operand.value
@@ -38,7 +38,15 @@ def three_way_logic(x: Lowering, instruction: Instruction) -> None:
             terms = [v if index & bit else n for v, n, bit in zip((a, b, c), inverted, (4, 2, 1), strict=True)]
             term = code.op("and", vector, code.op("and", vector, terms[0], terms[1]), terms[2])
             result = code.op("or", vector, result, term)
-    x.put_result(instruction, result)
+    target, flag = x.second(instruction.operands[0])
+    defined, missing = x.defined_of(*instruction.operands[1:4]), x.spread(instruction)
+    if flag is not None:
+        boolean, q = instruction.modifiers[0], instruction.operands[5]
+        some = code.v(f"icmp ne {vector} {result}, zeroinitializer")
+        known = defined if missing is None else code.bits(code.v(f"icmp eq {vector} {missing}, zeroinitializer"))
+        value = code.op(boolean, vec("i1"), some, x.get(q, "pred"))
+        x.put_operand(flag, value, "i1", code.mask_and(known, x.defined_of(q)))
+    x.put_operand(target, result, "i32", defined, missing)
 
 
 @lowers("prmt")

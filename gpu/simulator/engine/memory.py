@@ -322,7 +322,7 @@ def _copy(x: Lowering, instruction: Instruction, bits: int) -> None:
     code.store(vec("i64"), source, "%W", layout.W_DATA, 64)
     count = splat("i32", size.value)
     needed = [operands[0], operands[1]]
-    if len(operands) > 3 and "L2::cache_hint" not in instruction.modifiers:
+    if len(operands) > 3:
         extra = operands[3]
         needed.append(extra)
         if isinstance(extra, Register) and extra.type == "pred":
