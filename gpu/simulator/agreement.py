@@ -1,6 +1,6 @@
-"""Registers must be as wide as an instruction says: PTX that NVIDIA's assembler refuses is refused here too.
+"""Operands must fit their instruction: PTX that NVIDIA's assembler refuses for its operands is refused here too.
 
-The rule is that of the PTX ISA, "Type information for instructions and operands": a register agrees with any type of
+The rule of widths is that of the PTX ISA, "Type information for instructions and operands": a register agrees with any type of
 its own size; only loads, stores and conversions take wider ones.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loadsparse.gpu.simulator.opcodes import OPCODES, VIDEO, destinations
-from loadsparse.gpu.simulator.program import WIDTH, Negated, Operand, Pair, Register, Vector
+from loadsparse.gpu.simulator.program import WIDTH, Immediate, Negated, Operand, Pair, Register, Vector
 
 _SAME = (
     "add", "sub", "addc", "subc", "mul", "mad", "madc", "mul24", "mad24", "fma", "div", "rem", "abs", "neg", "min", "max",
@@ -93,6 +93,10 @@ def disagreement(name: str, modifiers: tuple[str, ...], operands: tuple[Operand,
     """Which register does not fit its instruction, or what is written to is none; else None."""
     if not all(map(_can_be_written, operands[: destinations(name, modifiers)])):
         return f"'{'.'.join((name, *modifiers))}' writes to what is no register"
+    if name in ("bar", "barrier") and "warp" not in modifiers:
+        number = operands[1 if "red" in modifiers else 0]
+        if isinstance(number, Immediate) and number.value not in range(16):
+            return f"barrier {number.value}: a block has barriers 0 to 15"
     for operand, width in zip(operands, _wanted(name, modifiers, len(operands)), strict=False):
         if not width:
             continue

@@ -73,7 +73,7 @@ COPIES: dict[str, tuple[int, ...]] = {
 """Operands of each kind of cp.async, a cache policy apart."""
 
 ON_BARRIERS: dict[str, tuple[int, ...]] = {
-    "init": (2,), "inval": (1,), "expect_tx": (2,), "complete_tx": (2,), "arrive": (2, 3), "arrive_drop": (2, 3),
+    "init": (2,), "inval": (1,), "arrive": (2, 3), "arrive_drop": (2, 3),
     "test_wait": (3,), "try_wait": (3, 4), "pending_count": (2,),
 }  # fmt: skip
 """Operands of each operation on an mbarrier, which its first modifier names."""
@@ -288,7 +288,8 @@ def _operands_of_barrier(form: Form) -> str | None:
 
 @rule("mbarrier")
 def _operands_of_mbarrier(form: Form) -> str | None:
-    return _counted(form, *ON_BARRIERS.get(form.modifiers[0], (form.operands,)))
+    counts = ON_BARRIERS.get(form.modifiers[0])
+    return _counted(form, *counts) if counts else " has its operation first"
 
 
 @rule("createpolicy")

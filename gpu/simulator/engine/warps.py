@@ -49,7 +49,7 @@ def suspend(translation: Leaving, x: Lowering, block: Block, instruction: Instru
     operands = instruction.operands[1:] if reduction else instruction.operands
     waits = "arrive" not in instruction.modifiers
     counted = len(operands) > (2 if reduction else 1)
-    if not isinstance(operands[0], Immediate) or operands[0].value > 15 or (not waits and not counted):
+    if not isinstance(operands[0], Immediate):
         raise refuse(instruction)
     threads = "0"
     if counted:
