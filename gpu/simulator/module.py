@@ -27,7 +27,6 @@ from loadsparse.gpu.simulator.parser import parse
 from loadsparse.gpu.simulator.program import Kernel, Program, PtxError
 from loadsparse.gpu.simulator.request import (
     CONSTANT,
-    DEFAULT_BUDGET,
     GRID_WORKSPACE,
     Allocation,
     Checks,
@@ -88,7 +87,7 @@ class Entry:
         most = limits(arch)
         return Request(
             self.module.program, self.kernel, arch, grid3, block3, np.zeros(0, np.uint8), {}, static, shared_bytes,
-            self.layout.local_bytes, checks if checks is not None else Checks(), budget or DEFAULT_BUDGET, schedule,
+            self.layout.local_bytes, checks if checks is not None else Checks(), budget, schedule,
             cp_async, seed, most.multiprocessors * most.blocks,
         )  # fmt: skip
 

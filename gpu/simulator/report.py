@@ -23,6 +23,10 @@ VERBS = {
     "address": "an address is computed from a value that was never written",
     "value": "a value that was never written is stored to global memory",
 }
+DEADLOCK = {
+    "": "threads wait at this barrier for threads that will never arrive",
+    "spins": "threads spin here for ever: all that are left do, and what they look at no longer changes",
+}
 CONVERGENCE = {
     "stuck": "lanes of this warp wait here for lanes that will never come",
     "lanes missing": "an instruction of the whole warp is executed by a part of it: lanes have exited or never existed",
@@ -263,8 +267,10 @@ def sentence(request: Request, instruction: Instruction, other: Instruction | No
         case "convergence":
             return CONVERGENCE.get(hazard.detail, hazard.detail)
         case "deadlock":
-            return "threads wait at this barrier for threads that will never arrive"
+            return DEADLOCK[hazard.detail]
         case "budget":
+            if request.budget is None:
+                return "the launch did not end within the default budget; if this is no endless loop, give it more"
             return f"the launch did not end within its budget of {request.budget} thread instructions"
         case _:
             return hazard.detail or hazard.kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,8 +23,11 @@ DEFINED = 0xFF
 QUANTUM = 20_000
 """Warp instructions after which a backward branch ends a warp's turn."""
 
-DEFAULT_BUDGET = 2**40
-"""Thread instructions a launch may execute when no budget is given."""
+DEFAULT_BUDGET, DEFAULT_THREAD_BUDGET = 2**35, 2**30
+"""Thread instructions that a launch, and each of its threads on average, may execute when no budget is given: about a
+minute of machine code."""
+INTERPRETED = 2**10
+"""How many times less the interpreter may execute then."""
 
 HazardKind = Literal[
     "bounds", "alignment", "uninitialized", "race", "pending", "convergence", "deadlock", "budget", "trap"
@@ -81,11 +85,18 @@ class Request:
     dynamic_shared_bytes: int
     local_bytes: int
     checks: Checks = field(default_factory=Checks)
-    budget: int = DEFAULT_BUDGET
+    budget: int | None = None
     schedule: Literal["default", "adversarial"] = "default"
     cp_async: Literal["late", "eager"] = "late"
     seed: int = 0
     max_live_blocks: int = 1024
+
+    def limit(self, interpreted: bool = False) -> int:
+        """Thread instructions that the launch may execute."""
+        if self.budget is not None:
+            return self.budget
+        most = min(DEFAULT_BUDGET, DEFAULT_THREAD_BUDGET * math.prod(self.grid) * math.prod(self.block))
+        return most // INTERPRETED if interpreted else most
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadsparse.gpu.simulator.engine import layout as L
-from loadsparse.gpu.simulator.engine import runtime, scheduler
+from loadsparse.gpu.simulator.engine import runtime, scheduler, states
 from loadsparse.gpu.simulator.engine.arena import Memory, words
 from loadsparse.gpu.simulator.engine.compiled import Compiled, prepare
 from loadsparse.gpu.simulator.engine.ir import Unsupported
 from loadsparse.gpu.simulator.engine.printing import Printer
 from loadsparse.gpu.simulator.engine.watch import EXHAUSTED, Watch
 from loadsparse.gpu.simulator.limits import LaunchError
+from loadsparse.gpu.simulator.recurrence import Recurrence, outside
 from loadsparse.gpu.simulator.request import COUNTERS, DEFAULT_BUDGET, Hazard, HazardKind, Outcome, Request
 
 _WORD = ctypes.c_int64
@@ -43,6 +44,8 @@ class Worker:
     counters: NDArray[np.int64]
     counts: NDArray[np.int64]
     hazards: int
+    rounds: dict[int, Recurrence] = field(default_factory=dict)
+    """Those of its present block, by linear index."""
 
 
 def _state(worker: Worker) -> NDArray[np.int64]:
@@ -76,14 +79,13 @@ class Launch:
         parameters[: request.parameters.size] = request.parameters
         self.parameters = self.memory.hold(parameters)
         library = runtime.library()
-        names = {
-            name: library.addresses[runtime.prefix() + name] for name in ("run_blocks", "start_block", "run_block")
-        }
-        self.run_blocks = function(names["run_blocks"], 5)
-        self.start_block = function(names["start_block"], 3)
-        self.run_block = function(names["run_block"], 1)
+        self.run_blocks, self.start_block, self.run_block, self.spin = (
+            function(library.addresses[runtime.prefix() + name], arguments)
+            for name, arguments in (("run_blocks", 5), ("start_block", 3), ("run_block", 1), ("spin", 1))
+        )
         self.workers: list[Worker] = []
         self.printer = Printer(request)
+        self.outside = outside(request.kernel.instructions)
         self.failure: BaseException | None = None
         self.callbacks: list[object] = []
         self.translating = 0.0
@@ -119,7 +121,7 @@ class Launch:
         hazards = memory.hold(records)
         state = memory.take(L.WORKER_BYTES)
         own = words(state, L.WORKER_BYTES // 8)
-        own[L.K_BUDGET // 8] = min(self.request.budget, 2**62)
+        own[L.K_BUDGET // 8] = min(self.request.limit(), 2**62)
         own[L.K_HALT // 8] = self.halt
         own[L.K_NUMBER // 8] = number
         own[L.K_NARROW // 8] = compiled.narrow_scopes
@@ -204,6 +206,7 @@ class Launch:
         for worker in workers:
             words(worker.state, 8)[L.K_MASKED // 8] = self.compiled.masked.address
             self._callback(worker, L.K_TRANSLATE, self._answers(self._translate))
+            self._callback(worker, L.K_GAVE_WAY, self._answers(partial(self._standstill, worker)))
             state = _state(worker)
             if self.compiled.calls:
                 self._callback(worker, L.K_PRINT, self._answers(partial(self.printer.lanes, state)))
@@ -269,6 +272,20 @@ class Launch:
         self.translating = max(self.translating, time.perf_counter() - begin)
         return address
 
+    def _standstill(self, worker: Worker) -> int:
+        """1 if the block of this worker, which gave way to nobody, would do so for ever."""
+        linear = int(words(worker.block, L.BLOCK_BYTES // 8)[L.B_LINEAR // 8])
+        if linear not in worker.rounds:
+            worker.rounds = {linear: Recurrence()}
+        return int(self._recurs(worker.rounds[linear], [worker.block]))
+
+    def _recurs(self, rounds: Recurrence, live: list[int]) -> bool:
+        """True if everything is as it was after an earlier round of these blocks."""
+        return rounds.found(
+            lambda: states.threads(live, self._counts()[0][self.outside] if self.outside else self.outside),
+            lambda: states.memory(live, self.request.allocations.values()),
+        )
+
     def _answers(self, answer: Callable[[], int]) -> Iterator[int]:
         """Native code resumes this for an answer.  Python runs pending signal handlers where a generator resumes, which
         is inside the `try` (a plain callback would run them before its first line); in the main thread native code asks
@@ -295,7 +312,7 @@ class Launch:
 
     def worker_count(self) -> int:
         """Threads over which blocks are spread: one if their order could be observed."""
-        if self.exact or self.compiled.observable_order or self.request.budget < DEFAULT_BUDGET:
+        if self.exact or self.compiled.observable_order or (self.request.budget or DEFAULT_BUDGET) < DEFAULT_BUDGET:
             return 1
         return max(1, min(os.cpu_count() or 1, self.blocks, 8))
 
@@ -304,6 +321,7 @@ class Launch:
         idle = [worker.block]
         live: list[int] = []
         following = 0
+        rounds = Recurrence()
         while following < self.blocks or live:
             for block in list(live):
                 state = self.run_block(block)
@@ -324,6 +342,9 @@ class Launch:
                     idle.append(block)
                 else:
                     live.append(block)
+            if live and self._recurs(rounds, live):
+                self.spin(live[0])
+                return
 
     # results
 
@@ -339,17 +360,9 @@ class Launch:
 
     def outcome(self, seconds: float) -> Outcome:
         """Counts and hazards of all workers."""
-        compiled, workers = self.compiled, self.workers
+        workers = self.workers
         counters = sum((w.counters for w in workers), np.zeros_like(workers[0].counters))
-        counts = sum((w.counts for w in workers), np.zeros_like(workers[0].counts))
-        executions = np.zeros(compiled.instruction_count, np.int64)
-        lanes = np.zeros_like(executions)
-        for number, (start, stop, coarse_stop) in enumerate(compiled.ranges):
-            full, groups, active, _ = counts[number]
-            executions[start:coarse_stop] += full
-            lanes[start:coarse_stop] += 32 * full
-            executions[start:stop] += groups
-            lanes[start:stop] += active
+        executions, lanes = self._counts()
         by_name = {name: np.ascontiguousarray(counters[:, i]) for i, name in enumerate(COUNTERS)}
         stopped: HazardKind | None = None
         for worker in workers:
@@ -359,6 +372,19 @@ class Launch:
         return Outcome(
             executions, lanes, by_name, self._hazards(workers), stopped, self.printer.text, execute_seconds=seconds
         )
+
+    def _counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Executions of each instruction so far, by warps and by threads."""
+        counts = sum((w.counts for w in self.workers), np.zeros_like(self.workers[0].counts))
+        executions = np.zeros(self.compiled.instruction_count, np.int64)
+        lanes = np.zeros_like(executions)
+        for number, (start, stop, coarse_stop) in enumerate(self.compiled.ranges):
+            full, groups, active, _ = counts[number]
+            executions[start:coarse_stop] += full
+            lanes[start:coarse_stop] += 32 * full
+            executions[start:stop] += groups
+            lanes[start:stop] += active
+        return executions, lanes
 
     def _hazards(self, workers: list[Worker]) -> list[Hazard]:
         """Records of all workers: the lowest block's is the first occurrence."""

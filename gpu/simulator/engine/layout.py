@@ -103,10 +103,12 @@ K_TIME = 192
 K_PRINT = 200
 K_BLOCK = 208
 K_LANES = 216
+K_GAVE_WAY = 224
 WORKER_BYTES = 256
 """K_HEAR, K_TRANSLATE: callbacks into Python; K_MASKED: the masked form of the kernel, or 0 until it is needed.
 K_FIRST_WRITE, K_MORE: callbacks when allocation K_ARGUMENT is written for the first time, and when records need
-K_ARGUMENT bytes; K_PRINT: when lanes K_LANES of warp K_ARGUMENT of block K_BLOCK print.  K_HALT points to a word that
+K_ARGUMENT bytes; K_PRINT: when lanes K_LANES of warp K_ARGUMENT of block K_BLOCK print; K_GAVE_WAY: when the block gave
+way, 1 if it would do so for ever.  K_HALT points to a word that
 all workers share: no further block is started."""
 
 # K_AGAIN: why the launch must run again (the filter suspects a race; reads were not recorded; a register that is not
@@ -175,12 +177,12 @@ BOUNDS, ALIGNMENT, UNINITIALIZED, RACE, PENDING, CONVERGENCE, DEADLOCK, BUDGET, 
 DETAILS = (
     "", "guard", "address", "value", "write after write", "read after write", "write after read", "read", "write",
     "source", "unwaited", "stuck", "guards differ", "not in own mask", "inactive source", "trap", "stale read",
-    "lanes missing", "went past",
+    "lanes missing", "went past", "spins",
 )  # fmt: skip
 (
     NO_DETAIL, GUARD, ADDRESS, VALUE, WRITE_WRITE, READ_WRITE, WRITE_READ, READ, WRITE, SOURCE, UNWAITED, STUCK,
-    GUARDS_DIFFER, NOT_IN_MASK, INACTIVE, TRAPPED, STALE_READ, MISSING, PASSED,
-) = range(19)  # fmt: skip
+    GUARDS_DIFFER, NOT_IN_MASK, INACTIVE, TRAPPED, STALE_READ, MISSING, PASSED, SPINS,
+) = range(20)  # fmt: skip
 
 # counters per instruction
 C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_SITE_BYTES = 0, 8, 16, 24, 32, 40, 64

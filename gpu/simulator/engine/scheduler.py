@@ -145,16 +145,31 @@ def deadlock(B: int) -> int:
     return STOPPED
 
 
+def spin(B: int) -> int:
+    """Every warp that is left spins, and nothing changes any more: reported for the first lane that does."""
+    for index in range(load64(B + L.B_WARP_COUNT)):
+        W = warp_at(B, index)
+        if load64(W + L.W_STATUS) == L.READY:
+            lane = ctz(load32(W + L.W_ASIDE))
+            report(B, L.DEADLOCK, load32(W + L.W_PC + 4 * lane), -2, index * 32 + lane, 0, -1, L.SPINS)
+            break
+    store64(load64(B + L.B_WORKER) + L.K_STOPPED, L.DEADLOCK + 1)
+    return STOPPED
+
+
 def run_blocks(B: int, first: int, stop: int, step: int, clear_bytes: int) -> int:
     """Runs every block of a range to its end, one at a time; for kernels whose block order cannot be observed."""
     linear = first
-    halt = load64(load64(B + L.B_WORKER) + L.K_HALT)
+    worker = load64(B + L.B_WORKER)
+    halt = load64(worker + L.K_HALT)
     while linear < stop and load64(halt) == 0:
         state = start_block(B, linear, clear_bytes)
         if state != STOPPED:
             state = GAVE_WAY
         while state == GAVE_WAY:
             state = run_block(B)
+            if state == GAVE_WAY and invoke(load64(worker + L.K_GAVE_WAY)) != 0:
+                state = spin(B)
         if state == STOPPED:
             return STOPPED
         linear += step

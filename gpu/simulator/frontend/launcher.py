@@ -100,7 +100,7 @@ def _quick(request: Request) -> Outcome | None:
     steps = math.prod(request.grid) * -(-threads // 32) * len(request.kernel.instructions)
     memory = list(request.allocations.values())
     budget = QUICK_STEPS * min(threads, 32)
-    if steps > QUICK_STEPS or sum(a.data.size for a in memory) > QUICK_BYTES or request.budget <= budget:
+    if steps > QUICK_STEPS or sum(a.data.size for a in memory) > QUICK_BYTES or request.limit() <= budget:
         return None
     before = [(a.data.copy(), None if a.defined is None else a.defined.copy()) for a in memory]
     outcome, _ = _run(replace(request, budget=budget), "interpreter", None)

@@ -10,7 +10,7 @@ import numpy as np
 
 from loadsparse.gpu.simulator import padding
 from loadsparse.gpu.simulator.bypass import bypasses
-from loadsparse.gpu.simulator.interpreter import rendezvous
+from loadsparse.gpu.simulator.interpreter import rendezvous, states
 from loadsparse.gpu.simulator.interpreter.block import Block
 from loadsparse.gpu.simulator.interpreter.dispatch import Execute, decode
 from loadsparse.gpu.simulator.interpreter.loads import STRONG
@@ -23,6 +23,7 @@ from loadsparse.gpu.simulator.interpreter.warp import Warp
 from loadsparse.gpu.simulator.interpreter.widths import global_width, shared_width
 from loadsparse.gpu.simulator.layout import layout
 from loadsparse.gpu.simulator.program import Instruction
+from loadsparse.gpu.simulator.recurrence import Recurrence
 from loadsparse.gpu.simulator.request import COUNTERS, QUANTUM, Hazard, HazardKind, Outcome, Request
 
 SWITCH = {
@@ -46,6 +47,7 @@ class Machine:
     def __init__(self, request: Request, observer: Observer | None = None) -> None:
         started = time.perf_counter()
         self.request, self.observer = request, observer
+        self.limit = request.limit(interpreted=True)
         self.layout = layout(request.program, request.kernel)
         self.instructions: tuple[Instruction, ...] = self.layout.instructions
         self.places: list[Place] = []
@@ -188,6 +190,7 @@ class Machine:
         total, following = gx * gy * gz, 0
         live: list[Block] = []
         turn = 0
+        rounds = Recurrence()
         while live or following < total:
             if turn == len(live):
                 if following < total and len(live) < self.request.max_live_blocks:
@@ -197,10 +200,18 @@ class Machine:
                     following += 1
                 else:
                     turn = 0
+                    if self.random is None and states.recurs(self, rounds, live):
+                        raise self._spins(live[0])
             if self._block(live[turn]):
                 live.pop(turn)
             else:
                 turn += 1
+
+    def _spins(self, block: Block) -> Stop:
+        """Every warp that is left spins, and nothing changes any more: reported for the first lane that does."""
+        warp = next(w for w in block.warps if not w.finished() and not w.waits_at_barrier())
+        lane = int(np.argmax(warp.deferred))
+        return self.stop("deadlock", int(warp.pc[lane]), warp, lane, "spins")
 
     def _block(self, block: Block) -> bool:
         """Rounds of a block; False when it gives way to the next block."""
@@ -307,7 +318,7 @@ class Machine:
 
     def spend(self, index: int, warp: Warp, lane: int) -> None:
         """Ends the launch, at this instruction and lane, if more than the budget has been executed."""
-        if self.thread_instructions > self.request.budget:
+        if self.thread_instructions > self.limit:
             raise self.stop("budget", index, warp, lane)
 
     def backward(self, warp: Warp, index: int, lanes: Flags) -> None:
