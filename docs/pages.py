@@ -50,6 +50,11 @@ def modules() -> dict[str, Path]:
     return found
 
 
+def folded(summary: str, text: str) -> str:
+    """Markdown that a click unfolds."""
+    return f"<details markdown>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
 def notebooks() -> list[Path]:
     """The tutorials in reading order."""
     return sorted((ROOT / "tutorials").glob("[0-9]*.ipynb"))
@@ -102,15 +107,17 @@ class Site:
         page = self.places[path]
         page.parent.mkdir(parents=True, exist_ok=True)
         parts: list[str] = []
+        answers = False
         for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
             if cell.cell_type == "markdown":
                 parts.append(cell.source)
+                answers = "<summary>Answers</summary>" in cell.source
             elif cell.cell_type == "code":
                 code = f"```python\n{cell.source}\n```"
+                results = [self.output(item, page, f"{path.stem}-{number}-{i}") for i, item in enumerate(cell.outputs)]
                 if "hide-input" in cell.metadata.get("tags", ()):
-                    code = f"<details markdown>\n<summary>Code of the picture</summary>\n\n{code}\n\n</details>"
-                parts.append(code)
-                parts += [self.output(item, page, f"{path.stem}-{number}-{i}") for i, item in enumerate(cell.outputs)]
+                    code = folded("Code of the picture", code)
+                parts += [folded("Answers, computed", "\n\n".join([code, *results]))] if answers else [code, *results]
         self.write(path, "\n\n".join(part for part in parts if part))
 
     def output(self, item: Any, page: Path, name: str) -> str:

@@ -63,7 +63,7 @@ for n in range(1, 2001):
 # %% [markdown]
 # ## Build it
 #
-# ### Where the curvature comes from (D8)
+# ### Where the curvature comes from ([statement D8](../theory/README.md#d8-the-expected-dual))
 #
 # Over random scores the probability $\pi_k(p)$ that expert k is chosen is smooth in p. Raising $p_j$ takes tokens from k exactly when j and k are the two at the boundary of the [top K](glossary.md#top-k). So the Hessian of the expected dual is the **Laplacian of a graph on the experts**, with weight $w_{kj}$ the [density](glossary.md#density) of tokens that are
 # undecided between k and j. Its second eigenvalue $\mu$ is the [strong convexity](glossary.md#strong-convexity).
