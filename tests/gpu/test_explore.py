@@ -99,6 +99,44 @@ def test_an_order_of_atomics_is_a_result_that_depends_on_the_schedule():
     assert explore_launch(entry(total), 1, 128, data, count=6).ok
 
 
+# One thread of each warp reads a counter and writes it back, one more: both atomic, so no race, but not in one step.
+LOST_UPDATE = """
+and.b32 %r3, %r1, 31;
+setp.ne.u32 %p1, %r3, 0;
+@%p1 bra done;
+{update}
+done:
+"""
+IN_TWO_STEPS = "atom.global.add.u32 %r4, [%rd0], 0; add.u32 %r4, %r4, 1; atom.global.exch.b32 %r5, [%rd0], %r4;"
+
+
+@pytest.mark.parametrize(("grid", "block"), [(1, 128), (4, 32), (4, 1)])
+def test_warps_and_blocks_are_interrupted_between_atomic_accesses(grid, block):
+    data = np.zeros(1, np.uint32)
+    two_steps = entry(LOST_UPDATE.format(update=IN_TWO_STEPS))
+    assert two_steps.launch(grid, block, data.copy()).ok
+    assert not explore_launch(two_steps, grid, block, data, count=8).ok
+    one_step = entry(LOST_UPDATE.format(update="red.global.add.u32 [%rd0], 1;"))
+    assert explore_launch(one_step, grid, block, data, count=8).ok
+
+
+def test_a_warp_that_spins_soon_gives_way_in_an_adversarial_order():
+    source = """extern "C" __global__ void k(volatile int* turn, int* o) {
+      for (int b = 0; b < 4; ++b) {
+        while (*turn != 4 * b + blockIdx.x) {}
+        __threadfence();
+        *o = *o + b * blockIdx.x;
+        __threadfence();
+        *turn = *turn + 1;
+      }
+    }"""
+    turn, o = np.zeros(1, np.int32), np.zeros(1, np.int32)
+    report = simulator.load(compiler.cuda(source))["k"].launch(4, 1, turn, o, schedule="adversarial")
+    assert report.ok, report
+    assert (turn[0], o[0]) == (16, 36)
+    assert report.instructions < 20_000
+
+
 def test_a_hazard_that_the_default_order_hides_is_reported_once_per_place():
     # warp 1 reads a flag that warp 0 may not have set yet, and only then reads out of bounds
     body = """

@@ -37,6 +37,14 @@ SWITCH = {
 """Which check a hazard belongs to; what stops a launch is always reported."""
 
 
+INTERRUPTED = 0.25
+"""How probably another warp or block runs first where an adversarial order comes to a strong access."""
+
+
+def _is_strong(instruction: Instruction) -> bool:
+    return instruction.name in ("atom", "red") or bool(STRONG & set(instruction.modifiers))
+
+
 class Stop(Exception):
     """Ends the launch after a hazard that nothing can follow."""
 
@@ -87,7 +95,8 @@ class Machine:
         for function, place in zip(self.layout.functions, self.places, strict=True):
             base = self.layout.start[function.name]
             self.code += [decode(self, place, i, base + n, base) for n, i in enumerate(function.instructions)]
-        self.partings = self._partings()
+        self.strong = frozenset(n for n, i in enumerate(self.instructions) if _is_strong(i))
+        self.partings = self.strong | self._block_starts()
         self.bypasses = bypasses(request.kernel)
         self.meetings = [rendezvous.kind(instruction) for instruction in self.instructions]
         self.masks = [rendezvous.member_mask(self.place_of(n), i) for n, i in enumerate(self.instructions)]
@@ -108,14 +117,13 @@ class Machine:
         widths = [reach(instruction) for instruction in self.instructions]
         return min([width for width in widths if width], default=4)
 
-    def _partings(self) -> frozenset[int]:
-        """Where the adversarial schedule may split a group: block starts and strong accesses, which order without racing."""
-        targets = set(self.layout.start.values())
+    def _block_starts(self) -> frozenset[int]:
+        """The first instruction of every basic block that something jumps to."""
+        starts = set(self.layout.start.values())
         for function in self.layout.functions:
             base = self.layout.start[function.name]
-            targets |= {base + target for target in function.targets.values()}
-        strong = {n for n, i in enumerate(self.instructions) if i.name in ("atom", "red") or STRONG & set(i.modifiers)}
-        return frozenset(targets | strong)
+            starts |= {base + target for target in function.targets.values()}
+        return frozenset(starts)
 
     # hazards
 
@@ -192,6 +200,8 @@ class Machine:
         turn = 0
         rounds = Recurrence()
         while live or following < total:
+            if self.random is not None:
+                turn = self.random.randrange(len(live) + 1)
             if turn == len(live):
                 if following < total and len(live) < self.request.max_live_blocks:
                     block = Block(self, following)
@@ -232,7 +242,7 @@ class Machine:
                 warp = next(w for w in block.warps if not w.finished())
                 lane = int(np.argmax(warp.alive & (warp.barrier >= 0)))
                 raise self.stop("deadlock", int(warp.pc[lane]) - 1, warp, lane)
-            if yielded == ran:
+            if yielded == ran or (yielded and self.random is not None):
                 return False
 
     def _turn(self, warp: Warp) -> bool:
@@ -245,6 +255,8 @@ class Machine:
             group = self._group(warp, ready)
             if group is None:
                 return False
+            if self._interrupts(warp, group):
+                return True
             self._step(warp, group)
             if warp.turn_over:
                 return True
@@ -282,6 +294,12 @@ class Machine:
                 return group
             waiting &= ~here
         return None
+
+    def _interrupts(self, warp: Warp, group: Flags) -> bool:
+        """Whether others run before this strong access: what lies between two of them need not happen in one step."""
+        if self.random is None or int(warp.pc[np.argmax(group)]) not in self.strong:
+            return False
+        return self.random.random() < INTERRUPTED
 
     def _maybe_split(self, lanes: Flags, pc: int) -> Flags:
         if self.random is None or pc not in self.partings or lanes.sum() < 2 or self.random.random() < 0.5:
