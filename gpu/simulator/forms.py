@@ -72,6 +72,13 @@ COPIES: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 """Operands of each kind of cp.async, a cache policy apart."""
 
+ATOMIC_TYPES: dict[str, str] = {
+    **dict.fromkeys(("and", "or", "xor"), "b32 b64"), "exch": "b32 b64 b128", "cas": "b16 b32 b64 b128",
+    **dict.fromkeys(("inc", "dec"), "u32"), "add": "u32 s32 u64 f32 f64 f16 f16x2 bf16 bf16x2",
+    **dict.fromkeys(("min", "max"), "u32 s32 u64 s64 f16 f16x2 bf16 bf16x2"),
+}  # fmt: skip
+"""What each atomic operation combines; minima and maxima of halves only in vectors."""
+
 ON_BARRIERS: dict[str, tuple[int, ...]] = {
     "init": (2,), "inval": (1,), "arrive": (2, 3), "arrive_drop": (2, 3),
     "test_wait": (3,), "try_wait": (3, 4), "pending_count": (2,),
@@ -218,6 +225,19 @@ def _atomic(form: Form) -> str | None:
 @rule("mov")
 def _move(form: Form) -> str | None:
     return ": predicates have no vectors" if form.kind == "pred" and form.among("v2 v4") else None
+
+
+@rule("atom", "red")
+def _combination(form: Form) -> str | None:
+    (operation,) = form.among(" ".join(ATOMIC_TYPES))
+    is_half = form.kind in HALVES.split()
+    if form.kind not in ATOMIC_TYPES[operation].split() or (
+        is_half and operation != "add" and not form.among("v2 v4 v8")
+    ):
+        return f": .{operation} does not combine .{form.kind}" + (" but in vectors" if is_half else "")
+    if is_half != ("noftz" in form.modifiers):
+        return ": .noftz goes with 16-bit floats, and they need it"
+    return None
 
 
 @rule("mma", "wmma")

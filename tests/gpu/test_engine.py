@@ -153,6 +153,10 @@ BODIES = {
         "cp.async.ca.shared.global [%r4], [%rd5], 4; cp.async.ca.shared.global [%r3], [%rd3], 4, %r5;"
         "cp.async.wait_all; ld.shared.u32 %r6, [%r3]; st.global.u32 [%rd4], %r6;"
     ),
+    "copies that a wait for all but a great many groups leaves pending": (
+        SHARED + "cp.async.ca.shared.global [%r3], [%rd3], 4; cp.async.commit_group;"
+        "cp.async.wait_group 18446744073709551615; cp.async.wait_group -1; ld.shared.u32 %r4, [%r3];"
+    ),
     "copies with a size and a cache policy": (
         SHARED + "createpolicy.fractional.L2::evict_first.b64 %rd5; and.b32 %r4, %r1, 3; st.shared.u32 [%r3], %r2;"
         "cp.async.ca.shared.global.L2::cache_hint [%r3], [%rd3], 4, %r4, %rd5; cp.async.wait_all;"

@@ -307,7 +307,7 @@ def copy_async(x: Lowering, instruction: Instruction) -> None:
         allowed = operands[0]
         if not isinstance(allowed, Immediate):
             raise refuse(instruction)
-        call_runtime(x, "wait_group", "%Bi", "%Wi", mask, allowed.value, x.frame.granule, bits)
+        call_runtime(x, "wait_group", "%Bi", "%Wi", mask, allowed.value & 0xFFFFFFFF, x.frame.granule, bits)
     else:
         _copy(x, instruction, bits)
 

@@ -29,7 +29,7 @@ def _build(machine: Machine, place: Place, instruction: Instruction, index: int)
         most = instruction.operands[0]
         if not isinstance(most, Immediate):
             raise TypeError("wait_group takes a number")
-        return _each(lambda warp, thread: warp.block.copies.wait(thread, most.value))
+        return _each(lambda warp, thread: warp.block.copies.wait(thread, most.value & 0xFFFFFFFF))
     if "wait_all" in modifiers:
         return _each(_wait_all)
     if "mbarrier" in modifiers:
