@@ -168,8 +168,12 @@ def _rounding_of_halves(form: Form) -> str | None:
 
 @rule("add", "sub", "mul", "mad")
 def _saturation(form: Form) -> str | None:
-    if "sat" in form.modifiers and not form.is_float and form.kind != "s32":
+    if "sat" not in form.modifiers or form.is_float:
+        return None
+    if form.kind != "s32":
         return ": of integers only .s32 saturates"
+    if form.name == "mul" or (form.name == "mad" and "hi" not in form.modifiers):
+        return ": of integer products only that of mad.hi saturates"
     return None
 
 

@@ -93,6 +93,9 @@ BODIES = {
         SHARED + "ld.shared.u32 %r4, [%r3]; setp.gt.u32 %p1, %r4, 3; @%p1 add.u32 %r2, %r2, 1; add.u32 %r5, %r4, %r2;"
         "st.global.u32 [%rd4], %r5; and.b32 %r7, %r4, 60; st.shared.u32 [%r7], %r2;"
     ),
+    "undefined guards of parameters": (
+        "setp.lt.f32 %p1, %f5, 0f00000000; @%p1 ld.param.u64 %rd5, [p1]; @!%p1 ld.param.u64 %rd6, [p0];"
+    ),
     "bounds and alignment": (
         "ld.global.u32 %r4, [%rd3+128]; add.u64 %rd5, %rd4, 2; st.global.u32 [%rd5], %r4; st.global.v2.u32 [%rd4], {%r4, %r2};"
     ),

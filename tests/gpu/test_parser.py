@@ -172,6 +172,8 @@ REFUSED = {
     "atom.global.min.noftz.f16 %h1, [%rd1], %h2;": (".min does not combine .f16 but in vectors", 6),
     "atom.global.exch.u32 %r1, [%rd1], %r2;": (".exch does not combine .u32", 6),
     "red.global.add.f16 [%rd1], %h2;": (".noftz goes with 16-bit floats", 6),
+    "mul.sat.lo.s32 %r1, %r2, %r3;": ("of integer products only that of mad.hi saturates", 6),
+    "mad.lo.sat.s32 %r1, %r2, %r3, %r4;": ("of integer products only that of mad.hi saturates", 6),
     "bar.sync -1;": ("barrier -1: a block has barriers 0 to 15", 6),
     "bar.red.popc.u32 %r1, 16, %p1;": ("barrier 16: a block has barriers 0 to 15", 6),
     "bar.arrive 0;": ("takes 2 operands, found 1", 6),

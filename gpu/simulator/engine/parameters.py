@@ -96,6 +96,7 @@ def _load_parameter(x: Lowering, instruction: Instruction, variable: Variable, o
     """A launch parameter, the same for every lane; or the result of a call."""
     code, place = x.code, variable.offset + offset
     width, count = memory.access_bytes(instruction)
+    memory.report_undefined(x, x.bad_guard, "0", "0", width * count)
     destination, element = instruction.operands[0], f"i{8 * width}"
     if isinstance(destination, Register) and _was_printed(x, variable, offset, width * count):
         taken = code.load(vec("i32"), "%W", layout.W_PRINTED, 64)
