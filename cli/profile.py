@@ -79,7 +79,10 @@ def _coverage(as_json: bool, plain: bool) -> None:
     for row in rows:
         table.add_row(*row.values())
     console(plain).print(table)
-    console(plain).print(f"{len(rows)} opcodes; any other is refused at load, by name and line")
+    refused = sum(row["engine"].startswith("refused") for row in rows)
+    console(plain).print(
+        f"{len(rows) - refused} opcodes; any other is refused at load, by name and line, {refused} names with their reason"
+    )
     console(plain).print("engine llvm: rare forms fall back to the interpreter; a report's `engine` says which one ran")
 
 
@@ -155,7 +158,7 @@ def command(
     budget: Annotated[int | None, typer.Option(help="Most thread instructions of the launch.", min=1)] = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.")] = None,
     coverage: Annotated[
-        bool, typer.Option("--coverage", help="List the opcodes that are simulated, and stop.")
+        bool, typer.Option("--coverage", help="List the opcodes that are simulated or refused, and stop.")
     ] = False,
     as_json: Json = False,
     plain: Plain = False,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from lark import Token, Tree
 
-from loadsparse.gpu.simulator import forms
+from loadsparse.gpu.simulator import forms, unsimulated
 from loadsparse.gpu.simulator.agreement import disagreement
 from loadsparse.gpu.simulator.declarations import (
     Declared,
@@ -21,6 +20,7 @@ from loadsparse.gpu.simulator.declarations import (
     heading,
     integer,
 )
+from loadsparse.gpu.simulator.locations import Locations
 from loadsparse.gpu.simulator.opcodes import VIDEO
 from loadsparse.gpu.simulator.optimistic import relax_optimistic_reads
 from loadsparse.gpu.simulator.program import (
@@ -39,55 +39,13 @@ from loadsparse.gpu.simulator.program import (
     Pair,
     PtxError,
     Register,
-    Special,
     Variable,
     Vector,
 )
+from loadsparse.gpu.simulator.special_registers import special_register
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.parsed_module import Module
-
-SPECIAL_VECTORS = frozenset({"tid", "ntid", "ctaid", "nctaid"})
-SPECIAL_SCALARS = frozenset(
-    [
-        "laneid",
-        "warpid",
-        "nwarpid",
-        "smid",
-        "nsmid",
-        "gridid",
-        "lanemask_eq",
-        "lanemask_le",
-        "lanemask_lt",
-        "lanemask_ge",
-        "lanemask_gt",
-        "clock",
-        "clock_hi",
-        "clock64",
-        "globaltimer",
-        "globaltimer_lo",
-        "globaltimer_hi",
-        "dynamic_smem_size",
-        "total_smem_size",
-        "WARP_SZ",
-    ]
-)
-ALONE: dict[str, Operand] = {
-    **{f"clusterid.{axis}": Special("ctaid", axis) for axis in "xyz"},
-    **{f"nclusterid.{axis}": Special("nctaid", axis) for axis in "xyz"},
-    **{f"cluster_ctaid.{axis}": Immediate(0) for axis in "xyz"},
-    **{f"cluster_nctaid.{axis}": Immediate(1) for axis in "xyz"},
-    "cluster_ctarank": Immediate(0),
-    "cluster_nctarank": Immediate(1),
-    "is_explicit_cluster": Immediate(0),
-    "aggr_smem_size": Special("total_smem_size"),
-    **{f"reserved_smem_offset_{part}": Immediate(0) for part in ("begin", "end", "cap", "0", "1")},
-}
-"""What special registers hold where every block is a cluster of its own, and no shared memory is reserved."""
-LOCATION = re.compile(r"\.loc\s+(\d{1,9})\s+(\d{1,9})\s+(\d{1,9})\s*(?:$|,|//)")
-MOST_INLINED = 64
-"""Callers of inlined code that are followed."""
-ENVIRONMENT = re.compile(r"envreg(\d|[12]\d|3[01])$")
 
 
 def _take_selectors(statement: Statement) -> tuple[str, ...]:
@@ -120,8 +78,7 @@ class Body:
         self.targets: dict[str, int] = {}
         self.tables: dict[str, tuple[list[Token], Scope]] = {}
         self.location: Location | None = None
-        self.inlined: dict[Location, tuple[Location, int]] = {}
-        """The latest code inlined at each place, which itself may stand in inlined code: (with its callers, how many)."""
+        self.locations = Locations(module.files)
 
     def build(self) -> Kernel:
         name, results, parameters = heading(self.function)
@@ -186,6 +143,9 @@ class Body:
         limits: dict[str, tuple[int, int, int]] = {}
         for child in self.function.children:
             if isinstance(child, Token) and child.type == "DIRECTIVE":
+                reason = unsimulated.because(child.split()[0], unsimulated.DIRECTIVES)
+                if reason and set(re.findall(r"\d+", child)) != {"1"}:
+                    raise PtxError(f"'{' '.join(child.split())}'{reason}", child.line or 0, child.column or 0)
                 values = [int(number) for number in re.findall(r"\d+", child.partition("ntid")[2])]
                 if values:
                     padded = [*values, 1, 1][:3]
@@ -200,7 +160,7 @@ class Body:
                 if item.type == "LABEL":
                     self._define(item, scope)
                 elif item.type == "LOC":
-                    self.location = self._locate(item)
+                    self.location = self.locations.at(item)
             elif item.data == "declaration":
                 self._declare(item, scope)
             elif item.data == "body":
@@ -218,26 +178,6 @@ class Body:
             unique, number = f"{name}#{number}", number + 1
         self.targets[unique] = len(self.pending)
         scope.labels[name] = (unique, len(self.pending))
-
-    def _locate(self, token: Token) -> Location | None:
-        found = LOCATION.match(token)
-        if found is None:
-            shown = " ".join(token.split())[:60]
-            raise PtxError(f"'{shown}' is no .loc file line column", token.line or 0, token.column or 0)
-        place = self._place(found)
-        if place.line == 0:
-            return None
-        inlined = re.search(r"inlined_at\s+(\d+)\s+(\d+)\s+(\d+)", token)
-        if inlined is None:
-            return place
-        caller, depth = self.inlined.get(self._place(inlined), (self._place(inlined), 0))
-        if depth < MOST_INLINED:
-            self.inlined[place] = replace(place, inlined_at=caller), depth + 1
-        return replace(place, inlined_at=caller)
-
-    def _place(self, numbers: re.Match[str]) -> Location:
-        file, line, column = (int(number) for number in numbers.groups())
-        return Location(self.module.files.get(file, f"file {file}"), line, column)
 
     def _declare(self, tree: Tree[Token], scope: Scope) -> None:
         for declared in declarators(tree):
@@ -311,17 +251,13 @@ class Body:
         found = self._lookup(token, scope)
         if found is not None:
             return cast(Operand, found)
-        bare, _, component = token.lstrip("%").partition(".")
-        if bare in SPECIAL_VECTORS and component in ("x", "y", "z") and token.startswith("%"):
-            return Special(bare, component)
-        if token.startswith("%") and token[1:] in ALONE:
-            return ALONE[token[1:]]
-        known = bare in SPECIAL_SCALARS or ENVIRONMENT.match(bare)
-        if known and not component and (token.startswith("%") or bare == "WARP_SZ"):
-            return Special(bare)
+        special = special_register(token)
+        if special is not None:
+            return special
         if str(token) in self.tables:
             return Label(str(token), -1)
-        raise PtxError(f"'{token}' is not declared", token.line or 0, token.column or 0)
+        reason = unsimulated.because(re.split(r"\d", token)[0], unsimulated.REGISTERS)
+        raise PtxError(f"'{token}' is not declared{reason}", token.line or 0, token.column or 0)
 
     def _operand(self, raw: Any, scope: Scope) -> Operand | None:
         if isinstance(raw, Immediate):

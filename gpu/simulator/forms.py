@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from loadsparse.gpu.simulator import unsimulated
 from loadsparse.gpu.simulator.opcodes import (
     COMPARE,
     HALVES,
@@ -15,7 +16,6 @@ from loadsparse.gpu.simulator.opcodes import (
     MMA_SHAPES,
     OPCODES,
     ROUNDS,
-    UNSIMULATED,
     VIDEO,
     WMMA_SHAPES,
     either,
@@ -133,8 +133,7 @@ def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | 
     """Why ``name.modifiers`` with so many operands cannot be executed, in one sentence, or None."""
     opcode, row = ".".join((name, *modifiers)), OPCODES.get(name)
     if row is None:
-        reason = next((f": {why}" for names, why in UNSIMULATED.items() if name in names.split()), "")
-        return f"unknown opcode '{opcode}'{reason}"
+        return f"unknown opcode '{opcode}'{unsimulated.because(name, unsimulated.OPCODES)}"
     if found := row.problem(modifiers, operand_count):
         return found
     form = Form(name, modifiers, tuple(m for m in modifiers if m in row.types), operand_count)

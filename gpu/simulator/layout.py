@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from loadsparse.gpu.simulator import unsimulated
 from loadsparse.gpu.simulator.program import Call, Instruction, Kernel, Program, PtxError, Variable
 
 EXTERNALS = frozenset({"vprintf", "__assertfail"})
@@ -62,8 +63,8 @@ def layout(program: Program, kernel: Kernel) -> Layout:
             if callee in EXTERNALS and callee not in program.kernels:
                 continue
             if callee not in program.kernels:
-                heap = ": there is no heap on the simulated GPU" if callee in ("malloc", "free") else ""
-                raise PtxError(f"'{callee}' is called but not defined{heap}", instruction.line, instruction.column)
+                reason = unsimulated.because(callee, unsimulated.FUNCTIONS)
+                raise PtxError(f"'{callee}' is called but not defined{reason}", instruction.line, instruction.column)
             if callee not in order:
                 order.append(callee)
     changed = True

@@ -309,17 +309,6 @@ OPCODES: dict[str, Opcode] = {row.name: row for row in _ROWS}
 if len(OPCODES) != len(_ROWS):
     raise ValueError("an opcode appears twice in the table")
 
-UNSIMULATED = {
-    "tex tld4 txq suld sust sured suq istypep": "textures and surfaces are not simulated",
-    "wgmma tcgen05 tensormap": "matrices and copies of whole warp groups are not simulated",
-    "mapa getctarank multimem clusterlaunchcontrol": "clusters of several blocks are not simulated",
-    "discard": "what it leaves in memory is undefined",
-    "alloca stacksave stackrestore": "the stack has no dynamic part",
-    "setmaxnreg": "it needs a target such as sm_90a, whose instructions are not simulated",
-    "vavrg2 vavrg4": "averages of fields are not simulated",
-}
-"""Why opcodes have no row, by their names."""
-
 
 def destinations(name: str, modifiers: tuple[str, ...]) -> int:
     """How many of the first operands an instruction writes; a wmma.store writes none."""

@@ -332,12 +332,36 @@ def test_the_opcode_table_is_complete_and_checks_itself():
         "wmma shfl vote match atom red lop3 prmt call fma div sqrt rcp ex2 lg2 sin cos dp4a shf popc clz activemask redux"
     )
     assert set(wanted.split()) <= set(OPCODES)
-    assert {row["opcode"] for row in coverage()} == set(OPCODES)
+    assert {row["opcode"] for row in coverage() if not row["engine"].startswith("refused")} == set(OPCODES)
     assert problem("add", ("s32",), 3) is None
     with pytest.raises(ValueError, match="unknown types"):
         type(OPCODES["add"])("x", (1,), 1, "alu", frozenset({"f12"}), (1,), frozenset(), ())
     with pytest.raises(ValueError, match="destinations"):
         type(OPCODES["add"])("x", (1,), 2, "alu", frozenset(), (0,), frozenset(), ())
+
+
+def module_with(name):
+    """A module that uses what a row of `coverage` names: an opcode, a special register, a directive or a function."""
+    if name.startswith("%"):
+        return entry(f"mov.u32 %r1, {name}{'' if name == '%current_graph_exec' else '3'};")
+    if name.startswith("."):
+        return entry("").replace(".visible .entry k()", f".visible .entry k() {name} 2, 1, 1")
+    if name.startswith("call "):
+        declared = f".extern .func {name[5:]} (.param .b64 a);"
+        return entry(f"{{ .param .b64 a; st.param.b64 [a], 0; call {name[5:]}, (a); }}", head=declared)
+    return entry(f"{name};")
+
+
+def test_what_coverage_calls_refused_is_refused_with_its_reason():
+    refused = [row for row in coverage() if row["engine"].startswith("refused")]
+    assert {"tex", "wgmma", "setmaxnreg", "%pm", ".reqnctapercluster", "call malloc"} <= {r["opcode"] for r in refused}
+    for row in refused:
+        assert refusal(simulator.load, module_with(row["opcode"])).endswith(row["engine"].removeprefix("refused"))
+
+
+def test_a_cluster_of_one_block_is_every_block():
+    text = entry("").replace(".visible .entry k()", ".visible .entry k() .reqnctapercluster 1, 1, 1")
+    assert simulator.load(text)["k"].launch(4, 32).ok
 
 
 def test_variables_are_variables():
