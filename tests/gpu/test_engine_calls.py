@@ -95,10 +95,19 @@ def test_what_nobody_prints_runs_natively():
         ("%.*d|%*d", (-1, 5, -4, 7), "5|7   "),  # a negative precision is none, a negative width aligns left
         ("%.*f", (-3, 0, *np.array([0.5]).view("<i4")), "0.500000"),
         ("%hhd %hhu %hd %hu", (0x1FF, 0x1FF, 0x18000, 0x1FFFF), "-1 255 -32768 65535"),
+        ("%#o %#o %#x %#x %.X", (8, 0, 0, 10, 255), "010 0 0 0xa FF"),
+        ("%05.2d|%.0d|%.3d|%-6.3x|%06x", (3, 0, -7, 10, 11), "   03||-007|00a   |00000b"),
+        ("%+u % u %+x %+d % d %+05d", (3, 3, 3, 3, 3, 3), "3 3 3 +3  3 +0003"),
+        ("%08.2f|%+f|%5.1f", (*np.array([-np.inf, np.inf, np.nan]).view("<i4"),), "    -inf|+inf|  nan"),
+        (
+            "%a|%A|%10a|%a",
+            (*np.array([3.0, -0.1, 0.0, -np.inf]).view("<i4"),),
+            "0x1.8p+1|-0X1.999999999999AP-4|    0x0p+0|-inf",
+        ),
     ],
 )
 def test_conversions_of_printf_as_in_c(text, values, expected):
     memory = {0: text.encode() + b"\0", 4096: np.array(values, "<i4").tobytes()}
     found, taken = printing.render(lambda at, size: memory[at & ~4095][at & 4095 :][:size], 0, 4096)
     assert found == expected
-    assert taken == len(re.findall(r"\*|[dfu]", text))
+    assert taken == len(re.findall(r"\*|[dfuxXoaA]", text))
