@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -86,8 +87,9 @@ def choose_splits(
 
     Item i is of expert owner[i], takes step[i] for each of `tiles` steps along K and, where K is split, adding[i] for the
     partials of each part. Fewer blocks than `resident` on a multiprocessor leave latency in sight, so the end comes no sooner
-    than that many of the largest. Tried are parts no longer than a share of the longest item, for all experts alike; then
-    the expert whose block ends last is split further while that helps.
+    than that many of the largest. Tried are parts no longer than a share of the longest item, for all experts alike; and from
+    each of these on, the expert whose block ends last is split further, until one such step for every expert has not helped
+    (where many multiprocessors end last together, the first of them to end sooner changes nothing).
     """
     longest = np.zeros(int(owner.max()) + 1)
     np.maximum.at(longest, owner, step)
@@ -103,20 +105,21 @@ def choose_splits(
         final = np.flatnonzero(slot == work.argmax())[-1]
         return max(float(work.max()), resident * float(costs.max())), int(owner[item[order[final]]])
 
-    best = np.ones(len(longest), np.int64)
-    soonest, last = end(best)
-    for factor in range(2, most + 1):
+    best, soonest = np.ones(len(longest), np.int64), math.inf
+    for factor in range(1, most + 1):
         splits = np.where(present, np.ceil(longest / longest.max() * factor).astype(np.int64), 1)
-        if splits[owner].sum() > BLOCKS * slots * resident:
+        if factor > 1 and splits[owner].sum() > BLOCKS * slots * resident:
             break
-        if (found := end(splits))[0] < soonest:
-            best, (soonest, last) = splits, found
-    while best[last] < most and best[owner].sum() < BLOCKS * slots * resident:
-        splits = best.copy()
-        splits[last] += 1
-        if (found := end(splits))[0] >= soonest:
-            break
-        best, (soonest, last) = splits, found
+        patience = int(present.sum())
+        while patience:
+            done, last = end(splits)
+            if done < soonest:
+                best, soonest, patience = splits.copy(), done, int(present.sum())
+            else:
+                patience -= 1
+            if splits[last] == most or splits[owner].sum() >= BLOCKS * slots * resident:
+                break
+            splits[last] += 1
     return best
 
 

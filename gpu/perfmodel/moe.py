@@ -5,7 +5,7 @@ and balance, which activates more of them, can hurt.  Training, prefill and expe
 busiest one, and balance pays.
 
 Assumptions: the experts of a layer run as one grouped kernel per matrix, spread evenly over the multiprocessors, as
-`gpu.kernels.grouped` does (busiest over mean for 16 to 512 tokens, counted: 1.01 with lscd, 1.03 to 1.19 with bitmap:
+`gpu.kernels.grouped` does (busiest over mean for 16 to 512 tokens, counted: 1.01 with lscd, 1.01 to 1.03 with bitmap:
 gpu/kernels/NOTES.md); experts are placed on GPUs in order; a token's activation crosses the network once in each direction
 per chosen remote GPU slot.
 """
