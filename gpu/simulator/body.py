@@ -78,7 +78,7 @@ class Body:
         self.targets: dict[str, int] = {}
         self.tables: dict[str, tuple[list[Token], Scope]] = {}
         self.location: Location | None = None
-        self.locations = Locations(module.files)
+        self.locations = Locations(module.files, module.inline_assembly)
 
     def build(self) -> Kernel:
         name, results, parameters = heading(self.function)

@@ -15,6 +15,7 @@ from loadsparse.gpu.simulator.opcodes import (
     INTEGER_ROUNDS,
     MMA_SHAPES,
     OPCODES,
+    PROXIES,
     ROUNDS,
     VIDEO,
     WMMA_SHAPES,
@@ -223,6 +224,13 @@ def _atomic(form: Form) -> str | None:
     if form.kind == "b128" and not form.among("exch cas"):
         return ": 128 bits are swapped by .exch and .cas"
     return None
+
+
+@rule("fence")
+def _fence(form: Form) -> str | None:
+    return (
+        ": what follows .proxy goes with it only" if bool(form.among(PROXIES)) != ("proxy" in form.modifiers) else None
+    )
 
 
 @rule("mov")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from dataclasses import replace
 
 from lark import Token
@@ -14,16 +15,41 @@ MOST_INLINED = 64
 """Callers of inlined code that are followed."""
 
 
-class Locations:
-    """Reads the directives of one function in order; `files` are the names that `.file` numbers."""
+class InlineAssembly:
+    """Where a module has inline assembly, by the comments that compilers put around it."""
 
-    def __init__(self, files: dict[int, str]) -> None:
-        self.files = files
+    def __init__(self, text: str) -> None:
+        marks = [(found.start(), found[1] == "begin") for found in re.finditer(r"// (begin|end) inline asm", text)]
+        self.starts, self.begins = [start for start, _ in marks], [begin for _, begin in marks]
+
+    def around(self, position: int) -> int | None:
+        """The number of the piece around a place in the text."""
+        before = bisect(self.starts, position) - 1
+        return before if before >= 0 and self.begins[before] else None
+
+
+class Locations:
+    """Reads the directives of one function in order; `files` are the names that `.file` numbers.
+
+    Of a piece of inline assembly only the first directive counts: LLVM counts one source line on with each of its lines.
+    """
+
+    def __init__(self, files: dict[int, str], inline_assembly: InlineAssembly) -> None:
+        self.files, self.inline_assembly = files, inline_assembly
+        self.current: Location | None = None
+        self.piece: int | None = None
         self.inlined: dict[Location, tuple[Location, int]] = {}
         """The latest code inlined at each place, which itself may stand in inlined code: (with its callers, how many)."""
 
     def at(self, directive: Token) -> Location | None:
-        """The place that a `.loc` names; None for line 0, which no source has.  Raises PtxError."""
+        """The place of what follows a `.loc`; None for line 0, which no source has.  Raises PtxError."""
+        piece = self.inline_assembly.around(directive.start_pos or 0)
+        if piece is None or piece != self.piece:
+            self.current = self._read(directive)
+        self.piece = piece
+        return self.current
+
+    def _read(self, directive: Token) -> Location | None:
         found = LOCATION.match(directive)
         if found is None:
             shown = " ".join(directive.split())[:60]

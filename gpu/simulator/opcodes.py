@@ -30,6 +30,7 @@ ORDER = "weak volatile relaxed acquire release acq_rel seq_cst cta cluster gpu s
 COMPARE = "eq ne lt le gt ge lo ls hi hs equ neu ltu leu gtu geu num nan"
 ATOMIC = "add min max and or xor inc dec exch cas"
 MMA_SHAPES = "m8n8k4 m8n8k16 m8n8k32 m8n8k128 m16n8k4 m16n8k8 m16n8k16 m16n8k32 m16n8k64 m16n8k128 m16n8k256"
+PROXIES = "async alias global shared::cta shared::cluster"
 WMMA_SHAPES = "m16n16k16 m32n8k16 m8n32k16 m16n16k8 m8n8k4 m8n8k32 m8n8k128"
 SUB_BYTE = {"s4": 4, "u4": 4, "b1": 1}
 """Widths in bits of elements that only Tensor Cores know."""
@@ -241,7 +242,7 @@ _ROWS = (
         writes=0,
     ),
     _row("membar", 0, "lsu", "", "", ("cta gl sys",), writes=0),
-    _row("fence", 0, "lsu", "", "sc acq_rel acquire release cta cluster gpu sys proxy async alias", writes=0),
+    _row("fence", 0, "lsu", "", f"sc acq_rel acquire release cta cluster gpu sys proxy {PROXIES}", writes=0),
     _row(
         "cp",
         (0, 1, 3, 4),

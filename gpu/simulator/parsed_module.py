@@ -19,6 +19,7 @@ from loadsparse.gpu.simulator.declarations import (
     heading,
     integer,
 )
+from loadsparse.gpu.simulator.locations import InlineAssembly
 from loadsparse.gpu.simulator.program import (
     WIDTH,
     FunctionName,
@@ -37,6 +38,7 @@ class Module:
     def __init__(self, text: str) -> None:
         self.text = text
         self.files = {int(n): name for n, name in re.findall(r'^\s*\.file\s+(\d+)\s+"([^"\n]*)"', text, re.M)}
+        self.inline_assembly = InlineAssembly(text)
         self.scope = Scope()
         self.frames = {space: Frame() for space in ("global", "shared")}
         self.kernels: dict[str, Kernel] = {}

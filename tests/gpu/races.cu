@@ -91,6 +91,21 @@ KERNEL reduce_ticket(const int *x, int *parts, int *out) {
     __syncthreads();
     if (last && T < gridDim.x) atomicAdd(out, parts[T]);
 }
+KERNEL reduce_ticket_proxy_fence(const int *x, int *parts, int *out) {
+    __shared__ bool last;
+    if (T == 0) {
+        parts[blockIdx.x] = x[I];  // OTHER
+        asm volatile("fence.proxy.alias;" ::: "memory");
+        last = atomicInc(&ticket, gridDim.x - 1) == gridDim.x - 1;
+        __threadfence();
+    }
+    __syncthreads();
+    if (last && T == 0) {
+        int sum = 0;
+        for (int i = 0; i < gridDim.x; i++) sum += parts[i];  // BUG
+        out[0] = sum;
+    }
+}
 KERNEL reduce_ticket_block_fence(const int *x, int *parts, int *out) {
     __shared__ bool last;
     if (T == 0) {

@@ -364,6 +364,15 @@ def test_a_cluster_of_one_block_is_every_block():
     assert simulator.load(text)["k"].launch(4, 32).ok
 
 
+def test_lines_of_inline_assembly_are_that_of_its_statement():
+    two = "\t.loc 1 {line} 9\n\tmov.u32 %r1, 0;\n\t.loc 1 {next} 9\n\tmov.u32 %r2, 0;\n"
+    body = f"\t// begin inline asm\n{two}\t// end inline asm\n"
+    source = HEAD + ".visible .entry k()\n{\n\t.reg .b32 %r<3>;\n\t.loc 1 3 1\n"
+    source += body.format(line=7, next=8) + body.format(line=5, next=6) + '\t.loc 1 9 1\n\tret;\n}\n.file 1 "a.py"\n'
+    lines = [i.location.line for i in simulator.load(source)["k"].kernel.instructions]
+    assert lines == [7, 7, 5, 5, 9]
+
+
 def test_variables_are_variables():
     (move, _) = instructions(".shared .b8 s[4];\nmov.u32 %r1, s;")
     assert isinstance(move.operands[1], Variable)

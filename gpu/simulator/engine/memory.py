@@ -69,7 +69,7 @@ def strength(instruction: Instruction) -> int:
 
 def orders_by_atomics(kernel: Kernel) -> bool:
     """True if strong accesses can order others: acquire or release occur, or fences beside strong accesses."""
-    fences = any(i.name in ("membar", "fence") for i in kernel.instructions)
+    fences = any(i.name in ("membar", "fence") and "proxy" not in i.modifiers for i in kernel.instructions)
     ordering = any(
         {"acquire", "release", "acq_rel"} & set(i.modifiers) for i in kernel.instructions if i.name != "fence"
     )

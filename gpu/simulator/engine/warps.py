@@ -226,7 +226,7 @@ __all__ = ["gather", "report_undefined", "suspend"]
 @lowers("membar", "fence")
 def fence(x: Lowering, instruction: Instruction) -> None:
     """Orders strong accesses, where a kernel has any that order."""
-    if x.frame.orders_by_atomics and x.frame.checks.races:
+    if x.frame.orders_by_atomics and x.frame.checks.races and "proxy" not in instruction.modifiers:
         wide = not {"cta", "cluster"} & set(instruction.modifiers)
         call_runtime(x, "fence_lanes", "%Bi", "%Wi", widen(x, x.mask), int(wide))
 

@@ -67,10 +67,10 @@ def _warp(machine: Machine, place: Place, instruction: Instruction, index: int) 
 
 
 def _fence(machine: Machine, place: Place, instruction: Instruction, index: int) -> Execute:
-    wide = is_wide(instruction.modifiers)
+    wide, between_proxies = is_wide(instruction.modifiers), "proxy" in instruction.modifiers
 
     def execute(warp: Warp, lanes: Flags) -> None:
-        if warp.block.order is not None:
+        if warp.block.order is not None and not between_proxies:
             warp.block.order.fence(warp.threads[lanes], wide)
 
     return execute
