@@ -105,6 +105,26 @@ def _plot(path: Path, rows: list[Cells], title: str) -> None:
         raise fail(str(error)) from None
 
 
+def _plot_sweep(path: Path, rows: list[Cells], title: str) -> None:
+    """Predicted speed-up over dense for every matrix, a panel for each N."""
+    from loadsparse.gpu.perfmodel import PerfError
+    from loadsparse.gpu.perfmodel.plot import dots
+
+    seconds = {(row["shape"][1], row["kernel"], row["matrix"]): row["predicted_seconds"] for row in rows}
+    matrices, kernels, many = (list(dict.fromkeys(key[i] for key in seconds)) for i in (2, 1, 0))
+
+    def speedup(n: int, kernel: str, matrix: str) -> float | None:
+        dense, ours = seconds.get((n, "dense", matrix)), seconds.get((n, kernel, matrix))
+        return dense / ours if dense and ours else None
+
+    panels = {f"N = {n}": {k: [speedup(n, k, m) for m in matrices] for k in kernels if k != "dense"} for n in many}
+    panels = {title: {k: v for k, v in found.items() if any(v)} for title, found in panels.items()}
+    try:
+        dots(path, matrices, panels, "dense / kernel, predicted", title)
+    except PerfError as error:
+        raise fail(str(error)) from None
+
+
 def command(
     kernels: Annotated[
         list[str] | None,
@@ -130,10 +150,11 @@ def command(
 
     Examples: loadsparse compare --shape 36864,8,9216 --sparsity 0.8;
     loadsparse compare lscd bitmap flash-llm --shape 4096,16,4096 --gpu h100-sxm --json;
-    loadsparse compare --sweep opt --n 8,16,32 --out opt.jsonl
+    loadsparse compare --sweep opt --n 8,16,32 --out opt.jsonl --plot opt.png
     """
     with bad_input(), progress("compare", quiet=as_json or plain) as update:
         from loadsparse.gpu import comparison
+        from loadsparse.gpu.perfmodel.plot import SUFFIXES
         from loadsparse.gpu.sweep import sweep as run_sweep
 
         if sweep is None:
@@ -144,11 +165,15 @@ def command(
         else:
             if out is None:
                 raise fail(f"--sweep {sweep} needs --out FILE.jsonl, from which it resumes after a kill")
-            if plot is not None:
-                raise fail("--plot draws one shape: leave --sweep out")
             many = _integers(columns, "--n", "8,16,32")
+            if plot is not None and kernels and "dense" not in kernels:
+                raise fail("the plot of a sweep shows speed-ups over dense: name dense among the kernels, or none")
+            if plot is not None and plot.suffix not in SUFFIXES:
+                raise fail(f"{plot}: a plot is written as {', '.join(SUFFIXES)}")
             rows = run_sweep(sweep, out, many, sparsity, gpu, kernels, exact=exact, seed=seed, progress=update)
-        if plot is not None:
+        if plot is not None and sweep is not None:
+            _plot_sweep(plot, rows, f"Predicted speed-up over dense, {sweep}, {sparsity:.0%} sparse, {gpu}")
+        elif plot is not None:
             _plot(plot, rows, f"{shape.replace(',', ' x ')} (M x N x K), {sparsity:.0%} sparse")
     if as_json:
         typer.echo(json.dumps({"rows": rows, "notes": NOTES}))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from loadsparse.gpu.perfmodel.gpu import PerfError
+
+SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def lines(
@@ -41,9 +44,38 @@ def bars(path: Path, names: Sequence[str], panels: Mapping[str, Sequence[float |
     figure.savefig(path)
 
 
+def dots(
+    path: Path,
+    names: Sequence[str],
+    panels: Mapping[str, Mapping[str, Sequence[float | None]]],
+    ylabel: str,
+    title: str,
+) -> None:
+    """Write a panel for each of `panels`, one above the other, with a row of marks per series over `names`; None leaves a
+    gap.  See `lines`."""
+    readable = len(names) <= 60
+    figure = _figure(path, (min(16.0, 4 + 0.22 * len(names)), 3 * len(panels) + (1.5 if readable else 0.5)))
+    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for axis, (panel, series) in zip(axes, panels.items(), strict=True):
+        for (name, values), marker in zip(series.items(), itertools.cycle("osD^vPX<>"), strict=False):
+            shown = [float("nan") if value is None else value for value in values]
+            axis.plot(range(len(names)), shown, marker=marker, markersize=4, linestyle="none", label=name)
+        axis.axhline(1, color="black", linewidth=0.8)
+        axis.set(ylabel=ylabel, title=panel)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    if readable:
+        axes[-1].set_xticks(range(len(names)), names, rotation=90, fontsize="small")
+    else:
+        axes[-1].set_xlabel(f"{len(names)} matrices, in the order of the table")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+    figure.suptitle(title)
+    figure.savefig(path)
+
+
 def _figure(path: Path, size: tuple[float, float]) -> Any:
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise PerfError(f"{path}: a plot is written as .png, .svg or .pdf")
+    if path.suffix not in SUFFIXES:
+        raise PerfError(f"{path}: a plot is written as {', '.join(SUFFIXES)}")
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -40,6 +40,28 @@ def test_table_and_sweep(tmp_path: Path) -> None:
     assert out.read_bytes() == before
 
 
+def test_plot_of_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def swept(*_: object, **how: object) -> list[comparison.Row]:
+        seconds = {"dense": 4e-5, "lscd": 2e-5, "dense-4bit": None}
+        return [
+            {**row, "matrix": matrix, "kernel": kernel, "predicted_seconds": seconds[kernel], "shape": [64, n, 64]}
+            for row in comparison.compare((64, 8, 64), 0.8, names=["dense-4bit"])
+            for matrix in ("up", "down")
+            for n in (8, 64)
+            for kernel in seconds
+        ]
+
+    monkeypatch.setattr("loadsparse.gpu.sweep.sweep", swept)
+    picture = tmp_path / "sweep.svg"
+    done = RUN.invoke(
+        app, ["compare", "--sweep", "opt", "--out", str(tmp_path / "x"), "--plot", str(picture), "--plain"]
+    )
+    assert done.exit_code == 0, done.output
+    drawn = picture.read_text()
+    assert all(f"<!-- {text} -->" in drawn for text in ("up", "down", "N = 8", "N = 64", "lscd"))
+    assert "<!-- dense-4bit -->" not in drawn  # no time is predicted
+
+
 def test_a_hazard_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     original = comparison.compare
 
@@ -60,7 +82,8 @@ def test_a_hazard_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
         (["nix"], "unknown kernel 'nix'"),
         (["--sweep", "opt"], "needs --out"),
         (["--out", "x.jsonl"], "--out belongs to --sweep"),
-        (["--sweep", "opt", "--out", "x.jsonl", "--plot", "x.png"], "leave --sweep out"),
+        (["lscd", "--sweep", "opt", "--out", "x.jsonl", "--plot", "x.png"], "shows speed-ups over dense: name dense"),
+        (["--sweep", "opt", "--out", "x.jsonl", "--plot", "x.bmp"], "a plot is written as .png"),
         (["--sweep", "nix", "--out", "x.jsonl"], "unknown sweep 'nix': known are opt, llama, smollm2"),
         (["dense-4bit", "--plot", "x.bmp"], "a plot is written as .png"),
         (["dense-4bit", "--gpu", "nix"], "unknown GPU 'nix'"),
