@@ -1,4 +1,4 @@
-"""Numba, CUDA C++ and PTX text -> PTX; PTX -> machine code, registers and spills.  None of it needs a GPU or a driver."""
+"""Numba, CUDA C++, Triton and PTX text -> PTX; PTX -> machine code, registers and spills.  None of it needs a GPU or a driver."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from importlib import import_module, metadata
@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any, Literal, TypedDict
 
 from loadsparse.gpu import nvptx
+from loadsparse.gpu.triton_kernel import TritonKernel, compiled
 
 ARCHES = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_120")
 """GPU architectures that the compilers accept."""
@@ -294,6 +295,29 @@ def cuda(source: str, arch: str = "sm_80", *options: str, name: str = "kernel.cu
         return text.decode().strip("\0")
     finally:
         nvrtc.nvrtcDestroyProgram(program)
+
+
+def triton(
+    kernel: Any, signature: str, constants: Mapping[str, Any] | None = None, arch: str = "sm_80", **options: Any
+) -> TritonKernel:
+    """PTX of a Triton kernel (decorated with @triton.jit), and what its launch needs.
+
+    `signature` has the types of the parameters that are no constants, in order: "*fp16:16, *fp32, i32" (`:16` promises a
+    multiple of 16, which Triton's launcher finds out by itself); `constants` are the values of the `tl.constexpr` ones;
+    `options` are Triton's own: num_warps, num_stages ...  Raises CompileError with the reason.
+
+    >>> built = compiler.triton(add, "*fp32:16, *fp32:16, *fp32:16, i32", {"BLOCK": 256})         # doctest: +SKIP
+    >>> kernel = simulator.load(built.ptx, built.arch)[built.name]                                # doctest: +SKIP
+    >>> kernel.launch(4, built.threads, x, y, z, x.size, *built.scratch, shared_bytes=built.shared_bytes)  # doctest: +SKIP
+    """
+    capability(arch)
+    try:
+        return compiled(kernel, signature, constants or {}, arch, options)
+    except ImportError as error:
+        mend = 'compiling Triton kernels needs Triton: pip install "loadsparse[triton]" (Linux only)'
+        raise NoCompilerError(mend) from error
+    except ValueError as error:
+        raise CompileError(f"Triton: {error}") from error
 
 
 def cubin(ptx: str, arch: str = "sm_80") -> tuple[bytes, str]:
