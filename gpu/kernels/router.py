@@ -156,11 +156,8 @@ def compiled(per_lane: int, k: int, gate: Gate, arch: str) -> str:
                 load = int64(add_global(loads + uint64(e) * uint64(4), uint32(0)))  # reads what other blocks added
                 lacking = int64(tokens) * int64(k) - int64(experts) * load  # E (L - A), an integer
                 p = load_global_f64(bias + uint64(e) * uint64(8))
-                if lacking > int64(0):
-                    p = p + rate
-                elif lacking < int64(0):
-                    p = p - rate
-                store_global_f64(moved + uint64(e) * uint64(8), p)
+                sign = float64(int64(lacking > int64(0)) - int64(lacking < int64(0)))
+                store_global_f64(moved + uint64(e) * uint64(8), p + rate * sign)
 
     signature = "void(uint64, uint64, uint64, uint64, uint64, uint64, uint64, uint32, uint32, float64)"
     return compiler.numba(router, signature, arch, launch_bounds=32 * WARPS)

@@ -65,6 +65,14 @@ def test_fused_gate_differs_only_within_its_margin(gate: Any) -> None:
     assert np.array_equal(routed.loads, routing.loads(routed.choices, experts))
 
 
+def test_a_balanced_expert_has_nought_added_to_its_bias() -> None:
+    """-0 + u sign(0) is +0, as in the oracle."""
+    bias = np.array([-0.0, 0.0])
+    routed, _ = router.route(np.float32([[1, 0], [0, 1]]), bias, 1, rate=RATE)
+    moved = balancing.SignBias(rate=RATE).step(State(bias), routed.loads)
+    assert np.array_equal(routed.bias.view(np.uint64), moved.bias.view(np.uint64))
+
+
 def test_without_a_rate_the_bias_stays() -> None:
     bias = np.array([0.25, -0.0, 3.0])
     routed, _ = router.route(np.float32([[1, 2, 3]]), bias, 1)
