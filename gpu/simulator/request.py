@@ -33,12 +33,21 @@ HazardKind = Literal[
     "bounds", "alignment", "uninitialized", "race", "pending", "convergence", "deadlock", "budget", "trap"
 ]
 
-COUNTERS = ("requests", "sectors", "bytes", "wavefronts", "ideal_wavefronts", "divergent")
+COUNTERS = (
+    "requests",
+    "sectors",
+    "bytes",
+    "wavefronts",
+    "ideal_wavefronts",
+    "divergent",
+    "local_requests",
+    "local_sectors",
+)
 """Per-instruction counters beside executions and threads.
 
 requests, sectors and bytes: global accesses (bytes counts what the lanes asked for; cp.async counts its global reads);
 wavefronts and ideal_wavefronts: shared accesses (for cp.async its shared writes); divergent: executions of a branch
-whose lanes disagreed.
+whose lanes disagreed; local_requests and local_sectors: local accesses.
 """
 
 

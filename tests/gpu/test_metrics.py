@@ -153,6 +153,40 @@ def test_every_pipe_and_every_source_line(engine):
     }
 
 
+@pytest.mark.parametrize("engine", ["llvm", "interpreter"])
+@pytest.mark.parametrize("generic", [False, True])
+@pytest.mark.parametrize(
+    ("offset", "lanes", "kind", "expected"),
+    [
+        ("mov.u32 %r9, 64;", 32, "u32", 4),  # the same word of all threads: 32 x 4 bytes side by side
+        ("mul.lo.u32 %r9, %r1, 4;", 32, "u32", 32),  # every thread another word
+        ("and.b32 %r9, %r1, 24; shr.u32 %r9, %r9, 1;", 32, "u32", 4),  # 8 threads share a word
+        ("and.b32 %r9, %r1, 1; shl.b32 %r9, %r9, 2;", 32, "u32", 8),  # two words
+        ("and.b32 %r9, %r1, 3;", 32, "u8", 4),  # four bytes of one word
+        ("mov.u32 %r9, 16;", 20, "u32", 3),
+        ("mov.u32 %r9, 16;", 32, "v4.u32", 16),
+        ("and.b32 %r9, %r1, 4; shl.b32 %r9, %r9, 1;", 32, "u64", 16),  # two words each, of two pairs
+    ],
+)
+def test_sectors_of_local_accesses(engine, generic, offset, lanes, kind, expected):
+    value = {"u8": "%h1", "u32": "%r2", "u64": "%rd6", "v4.u32": "{%r2, %r2, %r2, %r2}"}[kind]
+    loaded = {"v4.u32": "{%r3, %r4, %r5, %r6}"}.get(kind, value)
+    space, address = ("", "%rd5") if generic else (".local", "%r9")
+    body = f"""
+    .local .align 16 .b8 l[256];
+    setp.lt.u32 %p1, %r1, {lanes};
+    {offset}
+    mov.u32 %r2, 1; mov.u16 %h1, 1; mov.u64 %rd6, 1;
+    cvt.u64.u32 %rd5, %r9; cvta.local.u64 %rd5, %rd5;
+    @%p1 st{space}.{kind} [{address}], {value};
+    @%p1 ld{space}.{kind} {loaded}, [{address}];"""
+    metrics = run(HEAD + body, engine=engine).metrics
+    for way in ("st", "ld"):
+        assert metrics[f"l1tex__t_requests_pipe_lsu_mem_local_op_{way}.sum"] == 1
+        assert metrics[f"l1tex__t_sectors_pipe_lsu_mem_local_op_{way}.sum"] == expected
+        assert metrics[GLOBAL.format("t_requests", way)] == 0
+
+
 def test_cp_async_is_counted_apart():
     body = (
         ".shared .align 16 .b8 s[1024];\nshl.b32 %r2, %r1, 4;\nmad.wide.u32 %rd5, %r1, 16, %rd0;\n"

@@ -30,8 +30,11 @@ def count(B: int, W: int, site: int, legal: int, space: int, size: int) -> int:
         count_sectors(B, W, site, legal, size, 1)
     elif space == L.SHARED:
         count_wavefronts(B, W, site, legal, size, 1)
+    elif space == L.LOCAL:
+        count_local(B, W, site, legal, size)
     elif space == L.GENERIC:
         shared = 0
+        local = 0
         outside = 0
         rest = legal
         while rest != 0:
@@ -42,8 +45,11 @@ def count(B: int, W: int, site: int, legal: int, space: int, size: int) -> int:
                 shared = shared | (1 << lane)
             elif place == L.GLOBAL:
                 outside = outside | (1 << lane)
+            elif place == L.LOCAL:
+                local = local | (1 << lane)
         count_sectors(B, W, site, outside, size, 1)
         count_wavefronts(B, W, site, shared, size, 1)
+        count_local(B, W, site, local, size)
     return 0
 
 
@@ -85,6 +91,33 @@ def count_sectors(B: int, W: int, site: int, legal: int, size: int, requests: in
             distinct += 1
             highest = smax(highest, segment)
     bump(B, site, L.C_SECTORS, distinct)
+    return 0
+
+
+def count_local(B: int, W: int, site: int, legal: int, size: int) -> int:
+    """Local: one request, and the distinct segments, each of which holds one 4-byte word of 8 threads."""
+    if legal == 0:
+        return 0
+    bump(B, site, L.C_LOCAL_REQUESTS, 1)
+    total = 0
+    for octet in range(0, 32, 8):
+        rest = legal & (0xFF << octet)
+        distinct = 0
+        while rest != 0:
+            lane = ctz(rest)
+            rest = rest & (rest - 1)
+            first = lshr(load64(W + L.W_ADDRESS + 8 * lane) & L.OFFSET_MASK, 2)
+            for word in range(first, first + smax(size // 4, 1)):
+                new = 1
+                for i in range(distinct):
+                    if load64(W + L.W_SCRATCH + 8 * i) == word:
+                        new = 0
+                        break
+                if new == 1:
+                    store64(W + L.W_SCRATCH + 8 * distinct, word)
+                    distinct += 1
+        total += distinct
+    bump(B, site, L.C_LOCAL_SECTORS, total)
     return 0
 
 

@@ -185,7 +185,8 @@ DETAILS = (
 ) = range(20)  # fmt: skip
 
 # counters per instruction
-C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_SITE_BYTES = 0, 8, 16, 24, 32, 40, 64
+C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_LOCAL_REQUESTS, C_LOCAL_SECTORS = range(0, 64, 8)
+C_SITE_BYTES = 64
 
 # block counts per basic block: executions by full warps; executions and lanes of other groups
 N_FULL, N_GROUPS, N_LANES, N_BYTES = 0, 8, 16, 32

@@ -15,6 +15,13 @@ def sectors(addresses: NDArray[np.uint64], size: int) -> int:
     return int(np.unique(np.concatenate([first, last])).size)
 
 
+def local_sectors(lanes: Indices, offsets: Indices, size: int) -> int:
+    """Distinct 32-byte segments of local memory, in which each 4-byte word of 32 threads lies side by side."""
+    words = np.concatenate([offsets // WORD + k for k in range(max(1, size // WORD))])
+    octets = np.tile(lanes // (SECTOR // WORD), words.size // lanes.size)
+    return int(np.unique(words * BANKS + octets).size)
+
+
 def wavefronts(lanes: Indices, offsets: Indices, size: int) -> tuple[int, int]:
     """(wavefronts, ideal wavefronts) of a shared access of `size` bytes per lane at byte `offsets`.
 

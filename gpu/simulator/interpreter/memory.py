@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from loadsparse.gpu.simulator.interpreter.counters import sectors, wavefronts
+from loadsparse.gpu.simulator.interpreter.counters import local_sectors, sectors, wavefronts
 from loadsparse.gpu.simulator.interpreter.numbers import Flags, Lanes
 from loadsparse.gpu.simulator.interpreter.races import WEAK, Strength
 from loadsparse.gpu.simulator.interpreter.warp import LANES, WARP, Warp
@@ -244,13 +244,17 @@ def watch_write(
 def count(
     machine: Machine, index: int, part: Part, address: Lanes, size: int, space: str, direction: str = "load"
 ) -> None:
-    """Requests, sectors and bytes of global accesses; wavefronts of shared ones."""
+    """Requests and sectors of global and local accesses, bytes of global and wavefronts of shared ones."""
     del direction
     counters = machine.counters
     if space == "global":
         machine.requested.add(index)
         counters["sectors"][index] += sectors(address[part.lanes], size)
         counters["bytes"][index] += int(part.lanes.sum()) * size
+    elif space == "local":
+        lanes = LANES[part.lanes]
+        counters["local_requests"][index] += 1
+        counters["local_sectors"][index] += local_sectors(lanes, part.offsets[lanes], size)
     elif space == "shared":
         lanes = LANES[part.lanes]
         total, ideal = wavefronts(lanes, part.offsets[lanes], size)
