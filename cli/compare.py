@@ -105,6 +105,19 @@ def _plot(path: Path, rows: list[Cells], title: str) -> None:
         raise fail(str(error)) from None
 
 
+def _check_plot_of_sweep(path: Path, kernels: list[str] | None) -> None:
+    """Fails before the sweep rather than after it."""
+    from loadsparse.gpu.perfmodel import PerfError
+    from loadsparse.gpu.perfmodel.plot import check_suffix
+
+    if kernels and "dense" not in kernels:
+        raise fail("the plot of a sweep shows speed-ups over dense: name dense among the kernels, or none")
+    try:
+        check_suffix(path)
+    except PerfError as error:
+        raise fail(str(error)) from None
+
+
 def _plot_sweep(path: Path, rows: list[Cells], title: str) -> None:
     """Predicted speed-up over dense for every matrix, a panel for each N."""
     from loadsparse.gpu.perfmodel import PerfError
@@ -154,7 +167,6 @@ def command(
     """
     with bad_input(), progress("compare", quiet=as_json or plain) as update:
         from loadsparse.gpu import comparison
-        from loadsparse.gpu.perfmodel.plot import SUFFIXES
         from loadsparse.gpu.sweep import sweep as run_sweep
 
         if sweep is None:
@@ -166,10 +178,8 @@ def command(
             if out is None:
                 raise fail(f"--sweep {sweep} needs --out FILE.jsonl, from which it resumes after a kill")
             many = _integers(columns, "--n", "8,16,32")
-            if plot is not None and kernels and "dense" not in kernels:
-                raise fail("the plot of a sweep shows speed-ups over dense: name dense among the kernels, or none")
-            if plot is not None and plot.suffix not in SUFFIXES:
-                raise fail(f"{plot}: a plot is written as {', '.join(SUFFIXES)}")
+            if plot is not None:
+                _check_plot_of_sweep(plot, kernels)
             rows = run_sweep(sweep, out, many, sparsity, gpu, kernels, exact=exact, seed=seed, progress=update)
         if plot is not None and sweep is not None:
             _plot_sweep(plot, rows, f"Predicted speed-up over dense, {sweep}, {sparsity:.0%} sparse, {gpu}")

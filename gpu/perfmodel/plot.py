@@ -9,7 +9,11 @@ from typing import Any
 
 from loadsparse.gpu.perfmodel.gpu import PerfError
 
-SUFFIXES = (".png", ".svg", ".pdf")
+
+def check_suffix(path: Path) -> None:
+    """Raises PerfError for a file that no plot can be."""
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise PerfError(f"{path}: a plot is written as .png, .svg or .pdf")
 
 
 def lines(
@@ -74,8 +78,7 @@ def dots(
 
 
 def _figure(path: Path, size: tuple[float, float]) -> Any:
-    if path.suffix not in SUFFIXES:
-        raise PerfError(f"{path}: a plot is written as {', '.join(SUFFIXES)}")
+    check_suffix(path)
     try:
         from matplotlib.figure import Figure
     except ImportError:
