@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ptx_text import entry
+from ptx_text import HEAD, entry
 
 from loadsparse.gpu import simulator
 
@@ -18,6 +18,16 @@ def kernel(body="", parameters="", arch="sm_80", head=""):
 
 def copy():
     return kernel(COPY, ".param .u64 a, .param .u64 b")
+
+
+def test_a_tree_of_calls_ends_with_the_budget():
+    """Without any loop, 2**40 calls."""
+    functions = ".func f40() { ret; }\n" + "".join(
+        f".func f{i}() {{ call f{i + 1}, (); call f{i + 1}, (); ret; }}\n" for i in range(39, -1, -1)
+    )
+    text = f"{HEAD}{functions}.visible .entry k() {{ call f0, (); ret; }}"
+    report = simulator.load(text)["k"].launch(1, 32, budget=10_000)
+    assert [hazard.kind for hazard in report.hazards] == ["budget"]
 
 
 def test_arrays_of_any_shape_are_copied_in_and_written_back():

@@ -195,6 +195,7 @@ def _call(machine: Machine, place: Place, instruction: Instruction, index: int, 
 
     def execute(warp: Warp, group: Flags) -> None:
         lanes = taken(warp, group)
+        machine.spend(index, warp, int(np.argmax(group)))
         first = callee_place.registers
         warp.unknown[first : first + len(callee.registers), lanes] = ~np.uint64(0)
         for lane in np.flatnonzero(lanes).tolist():
