@@ -97,6 +97,9 @@ def disagreement(name: str, modifiers: tuple[str, ...], operands: tuple[Operand,
         number = operands[1 if "red" in modifiers else 0]
         if isinstance(number, Immediate) and number.value not in range(16):
             return f"barrier {number.value}: a block has barriers 0 to 15"
+        count = operands[2] if len(operands) == 4 else operands[1] if "red" not in modifiers and operands[1:] else None
+        if isinstance(count, Immediate) and count.value % 32:
+            return f"a barrier of {count.value} threads: the number is a multiple of 32"
     for operand, width in zip(operands, _wanted(name, modifiers, len(operands)), strict=False):
         if not width:
             continue

@@ -32,7 +32,10 @@ class _Shape(Transformer[Token, Any]):
     """Turns instructions into `Statement`s while the parser runs, so that no tree is built for them."""
 
     def integer(self, token: Token) -> Immediate:
-        return Immediate(integer(token))
+        value = integer(token)
+        if not -(1 << 63) <= value < 1 << 64:
+            raise PtxError(f"'{token[:40]}' has more than 64 bits", token.line or 0, token.column or 0)
+        return Immediate(value)
 
     def float(self, token: Token) -> Immediate:
         if token[:2] in ("0f", "0F"):

@@ -268,6 +268,8 @@ def sentence(request: Request, instruction: Instruction, other: Instruction | No
             return CONVERGENCE.get(hazard.detail, hazard.detail)
         case "deadlock":
             return DEADLOCK[hazard.detail]
+        case "trap" if instruction.name == "brx":
+            return "the index is beyond the list of branch targets"
         case "budget":
             if request.budget is None:
                 return "the launch did not end within the default budget; if this is no endless loop, give it more"

@@ -20,6 +20,13 @@ def copy():
     return kernel(COPY, ".param .u64 a, .param .u64 b")
 
 
+@pytest.mark.parametrize("engine", ["llvm", "interpreter"])
+def test_an_index_beyond_the_branch_targets_is_a_trap(engine):
+    text = entry("t: .branchtargets A, B;\nmov.u32 %r1, 77;\nbrx.idx %r1, t;\nA:\nB:")
+    (hazard,) = simulator.load(text)["k"].launch(1, 32, engine=engine).hazards
+    assert str(hazard).startswith("trap: the index is beyond the list of branch targets; kernel k")
+
+
 def test_a_tree_of_calls_ends_with_the_budget():
     """Without any loop, 2**40 calls."""
     functions = ".func f40() { ret; }\n" + "".join(

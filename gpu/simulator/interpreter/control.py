@@ -86,7 +86,7 @@ def _brx(machine: Machine, place: Place, instruction: Instruction, index: int, b
         outside = lanes & (choice >= len(targets))
         if outside.any():
             lane = int(np.argmax(outside))
-            raise machine.stop("trap", index, warp, lane, f"index {int(choice[lane])} of {len(targets)} branch targets")
+            raise machine.stop("trap", index, warp, lane, "trap")
         warp.pc[lanes] = targets[choice[lanes].astype(np.int64)]
         if group.any() and np.unique(warp.pc[group]).size > 1:
             machine.counters["divergent"][index] += 1
