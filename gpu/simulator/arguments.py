@@ -171,7 +171,8 @@ def scalar_bytes(number: int, value: Any, parameter: Variable) -> bytes:
         except OverflowError:
             raise LaunchError(f"argument {number} is {value}, too large for .{kind}") from None
     if not is_integer:
-        raise LaunchError(f"argument {number} is {type(value).__name__}, the parameter .{kind} wants an integer")
+        wanted = "an integer or a NumPy array" if width == 64 else "an integer"
+        raise LaunchError(f"argument {number} is {type(value).__name__}, the parameter .{kind} wants {wanted}")
     integer = int(value)
     if not -(1 << (width - 1)) <= integer < 1 << width:
         raise LaunchError(f"argument {number} is {integer}, out of range for .{kind}")

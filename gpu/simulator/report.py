@@ -31,6 +31,7 @@ CONVERGENCE = {
     "stuck": "lanes of this warp wait here for lanes that will never come",
     "lanes missing": "an instruction of the whole warp is executed by a part of it: lanes have exited or never existed",
     "went past": "a thread of this block has ended without coming to this barrier, by another way than returning early",
+    "kinds mixed": "bar.red meets bar.sync or bar.arrive at one barrier, which is unpredictable",
     "guards differ": "an .aligned instruction is executed by part of the warp: guards differ",
     "not in own mask": "a lane executes this that is not in its own member mask",
     "inactive source": "a shuffle reads from a lane that does not take part",

@@ -5,7 +5,7 @@ import pytest
 from ptx_text import entry
 from two_engines import both
 
-from loadsparse.gpu import simulator
+from loadsparse.gpu import compiler, simulator
 from loadsparse.gpu.simulator.parser import parse
 
 K = 'extern "C" __global__ void k'
@@ -213,3 +213,31 @@ def test_bugs_are_found_at_their_line(name):
     line = next(number for number, text in enumerate(source.splitlines(), 1) if "BUG" in text)
     _, report = both(source, zeros(64), block=64)
     assert [f for f in report.hazards if f.kind == kind and line in (f.source_line, f.other_source_line)], report
+
+
+MIXED = """(int* o) {
+  int n = 0;
+  if (threadIdx.x < 32) n = __syncthreads_count(threadIdx.x < 5);
+  else
+    WHERE
+  o[threadIdx.x] = n;
+}"""
+
+
+@pytest.mark.parametrize(
+    ("where", "kinds"),
+    [
+        ("__syncthreads();", {"convergence"}),
+        ('asm volatile("bar.arrive 0, 64;");', {"convergence"}),
+        ("n = __syncthreads_count(1);", set()),
+    ],
+)
+def test_reductions_meet_only_reductions_at_a_barrier(where, kinds):
+    source = K + MIXED.replace("WHERE", where)
+    _, report = both(source, zeros(64), block=64)
+    assert {hazard.kind for hazard in report.hazards} == kinds, report
+    for hazard in report.hazards:
+        assert "bar.red meets bar.sync" in hazard.message
+        assert (hazard.thread, hazard.source_line) == ((32, 0, 0), 5)
+    ptx = compiler.cuda(source)
+    assert simulator.load(ptx)["k"].launch(1, 64, zeros(64), checks=simulator.Checks.none()).ok

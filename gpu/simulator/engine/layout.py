@@ -70,6 +70,7 @@ BARRIER_NEEDED = 8
 BARRIER_WARPS = 16
 BARRIER_POPC = 24
 BARRIER_FALSE = 32
+BARRIER_REDUCES = 40
 B_PASSED = B_BARRIERS + 16 * BARRIER_BYTES
 BLOCK_BYTES = B_PASSED + 64
 
@@ -177,12 +178,32 @@ BOUNDS, ALIGNMENT, UNINITIALIZED, RACE, PENDING, CONVERGENCE, DEADLOCK, BUDGET, 
 DETAILS = (
     "", "guard", "address", "value", "write after write", "read after write", "write after read", "read", "write",
     "source", "unwaited", "stuck", "guards differ", "not in own mask", "inactive source", "trap", "stale read",
-    "lanes missing", "went past", "spins",
+    "lanes missing", "went past", "spins", "kinds mixed",
 )  # fmt: skip
 (
-    NO_DETAIL, GUARD, ADDRESS, VALUE, WRITE_WRITE, READ_WRITE, WRITE_READ, READ, WRITE, SOURCE, UNWAITED, STUCK,
-    GUARDS_DIFFER, NOT_IN_MASK, INACTIVE, TRAPPED, STALE_READ, MISSING, PASSED, SPINS,
-) = range(20)  # fmt: skip
+    NO_DETAIL,
+    GUARD,
+    ADDRESS,
+    VALUE,
+    WRITE_WRITE,
+    READ_WRITE,
+    WRITE_READ,
+    READ,
+    WRITE,
+    SOURCE,
+    UNWAITED,
+    STUCK,
+    GUARDS_DIFFER,
+    NOT_IN_MASK,
+    INACTIVE,
+    TRAPPED,
+    STALE_READ,
+    MISSING,
+    PASSED,
+    SPINS,
+    MIXED,
+) = range(21)
+WAITS, REDUCES, WATCHES = 1, 2, 4  # how a warp arrives at a barrier; WATCHES: and reports others that do not like it  # fmt: skip
 
 # counters per instruction
 C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_LOCAL_REQUESTS, C_LOCAL_SECTORS = range(0, 64, 8)

@@ -186,19 +186,25 @@ def warp_exited(B: int, W: int) -> int:
     return 0
 
 
-def arrive(B: int, W: int, site: int, number: int, threads: int, waits: int, predicate: int) -> int:
+def arrive(B: int, W: int, site: int, number: int, threads: int, how: int, predicate: int) -> int:
     """A warp arrives at a barrier; 1 if it has to wait.  `predicate` is the mask of bar.red's true lanes."""
     barrier = B + L.B_BARRIERS + (number & 15) * L.BARRIER_BYTES
     index = load64(W + L.W_INDEX)
-    if threads != 0 or load64(barrier + L.BARRIER_ARRIVED) == 0:
+    first = load64(barrier + L.BARRIER_ARRIVED) == 0
+    if threads != 0 or first != 0:
         store64(barrier + L.BARRIER_NEEDED, threads)
     store64(barrier + L.BARRIER_ARRIVED, load64(barrier + L.BARRIER_ARRIVED) | (1 << index))
     live = load32(W + L.W_LIVE)
+    if first != 0:
+        store64(barrier + L.BARRIER_REDUCES, how & L.REDUCES)
+    elif how & L.WATCHES and load64(barrier + L.BARRIER_REDUCES) != how & L.REDUCES:
+        report_lanes(B, W, L.CONVERGENCE, site, live & -live, L.MIXED)
     store32(W + L.W_ARRIVALS + 4 * (number & 15), live)
-    store64(barrier + L.BARRIER_POPC, load64(barrier + L.BARRIER_POPC) + popcount(predicate & live))
-    if predicate & live != live:
-        store64(barrier + L.BARRIER_FALSE, 1)
-    if waits:
+    if how & L.REDUCES:
+        store64(barrier + L.BARRIER_POPC, load64(barrier + L.BARRIER_POPC) + popcount(predicate & live))
+        if predicate & live != live:
+            store64(barrier + L.BARRIER_FALSE, 1)
+    if how & L.WAITS:
         store64(barrier + L.BARRIER_WARPS, load64(barrier + L.BARRIER_WARPS) | (1 << index))
         store64(W + L.W_STATUS, L.AT_BARRIER)
         store64(W + L.W_BARRIER, site)
@@ -307,7 +313,7 @@ def arrive_lanes(B: int, W: int, site: int, mask: int) -> int:
         return 0
     store64(W + L.W_BARRED, 0)
     store32(W + L.W_WAITING, waiting & ~barred)
-    return arrive(B, W, site, 0, 0, 1, -1)
+    return arrive(B, W, site, 0, 0, L.WAITS, -1)
 
 
 def gather_aligned(W: int, mask: int, block: int) -> int:

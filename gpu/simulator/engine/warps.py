@@ -47,7 +47,8 @@ def suspend(translation: Leaving, x: Lowering, block: Block, instruction: Instru
         return _arrive_loosely(translation, block, instruction, mask)
     reduction = "red" in instruction.modifiers
     operands = instruction.operands[1:] if reduction else instruction.operands
-    waits = "arrive" not in instruction.modifiers
+    how = layout.WAITS * ("arrive" not in instruction.modifiers) + layout.REDUCES * reduction
+    how += layout.WATCHES * x.frame.checks.convergence
     counted = len(operands) > (2 if reduction else 1)
     if not isinstance(operands[0], Immediate):
         raise refuse(instruction)
@@ -58,9 +59,7 @@ def suspend(translation: Leaving, x: Lowering, block: Block, instruction: Instru
         threads = code.v(f"zext i32 {count} to i64")
     flags = code.bits(x.get(operands[-1], "pred")) if reduction else FULL
     translation.name_barrier(block.stop - 1)
-    waiting = call_runtime(
-        x, "arrive", "%Bi", "%Wi", block.stop - 1, operands[0].value, threads, int(waits), widen(x, flags)
-    )
+    waiting = call_runtime(x, "arrive", "%Bi", "%Wi", block.stop - 1, operands[0].value, threads, how, widen(x, flags))
     if reduction:
         following = translation.resume(block)
         translation.store_pc(mask, splat("i32", following))

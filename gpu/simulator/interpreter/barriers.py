@@ -26,6 +26,7 @@ class Waiting:
     lanes: Flags
     counted: Flags
     waits: bool
+    aligned: bool = True
     predicate: Flags | None = None
     finish: Callable[[Warp, Flags, int], None] | None = None
     operation: str = ""
@@ -53,6 +54,8 @@ class BlockBarriers:
         barrier = self.all[number]
         if threads is not None or not barrier.arrived:
             barrier.threads = threads
+        if arrival.aligned:
+            self._look_for_others(barrier, arrival)
         barrier.arrived.append(arrival)
         if arrival.waits:
             arrival.warp.barrier[arrival.lanes] = number
@@ -99,6 +102,14 @@ class BlockBarriers:
             waiting = [a.warp.threads[a.lanes] for a in arrivals if a.waits]
             if waiting:
                 self.block.order.join(np.concatenate(waiting), [a.released for a in arrivals if not a.waits])
+
+    def _look_for_others(self, barrier: Barrier, arrival: Waiting) -> None:
+        """Reports a warp that comes to reduce where others do not, or the other way round."""
+        first = next((a for a in barrier.arrived if self._has_arrived(barrier, a.warp)), None)
+        if first is not None and (first.finish is None) != (arrival.finish is None):
+            lane = int(np.argmax(arrival.lanes))
+            site = int(arrival.warp.pc[lane]) - 1
+            self.block.machine.lane_hazard("convergence", site, arrival.warp, lane, detail="kinds mixed")
 
     def _look_for_missing(self, arrivals: list[Waiting]) -> None:
         """Reports threads that ended after they had gone past a barrier that opens now."""

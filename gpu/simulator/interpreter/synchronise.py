@@ -49,7 +49,7 @@ def _bar(machine: Machine, place: Place, instruction: Instruction, index: int) -
         expected = lanes_of(threads(warp), lanes) if threads is not None else None
         flags = predicate(warp) != 0 if predicate is not None else None
         counted = warp.alive.copy() if aligned else lanes.copy()
-        arrival = Waiting(warp, lanes.copy(), counted, waits, flags, finish if reduction else None, operation)
+        arrival = Waiting(warp, lanes.copy(), counted, waits, aligned, flags, finish if reduction else None, operation)
         warp.block.barriers.arrive(barrier, expected, arrival)
 
     return execute
