@@ -8,7 +8,7 @@ from ptx_text import HEAD, REGISTERS
 
 from loadsparse.gpu import compiler, profiling, simulator
 from loadsparse.gpu.launch import Step
-from loadsparse.gpu.simulator.explore import explore, explore_launch, schedules
+from loadsparse.gpu.simulator.explore import explore, explore_launch, same_bytes, schedules
 
 START = "ld.param.u64 %rd0, [p0]; mov.u32 %r1, %tid.x; shl.b32 %r2, %r1, 2; mul.wide.u32 %rd1, %r1, 4; add.u64 %rd1, %rd0, %rd1;"
 
@@ -157,6 +157,15 @@ def test_a_hazard_that_the_default_order_hides_is_reported_once_per_place():
     hidden = [d for d in found.differences if "bounds" in d.message]
     assert len(hidden) == 1
     assert "default order hides" in hidden[0].message
+
+
+def test_padding_of_structures_is_the_same_for_every_schedule():
+    held = np.frombuffer(b"\xab" * 24 * 8, np.dtype([("a", "i1"), ("b", "f8"), ("c", "i2")], align=True)).reshape(2, 4)
+    copy = same_bytes(held)
+    assert copy.tobytes() == held.tobytes()
+    assert copy.shape == held.shape
+    copy["a"] = 1
+    assert same_bytes(np.zeros((0, 3), held.dtype)).shape == (0, 3)
 
 
 def test_seeds_repeat_and_count_is_checked():
