@@ -199,6 +199,8 @@ def of_text(
 
 def _entry(entries: list[str], wanted: str | None, path: str) -> str:
     """The PTX name of a kernel: as given, or its C++ name inside the mangled one."""
+    if not entries:
+        raise InputError(f"{path} has no kernel: of CUDA C++ a __global__ function, of PTX an .entry")
     if wanted is None:
         if len(entries) == 1:
             return entries[0]
@@ -208,4 +210,4 @@ def _entry(entries: list[str], wanted: str | None, path: str) -> str:
     mangled = [name for name in entries if f"{len(wanted)}{wanted}" in name]
     if len(mangled) == 1:
         return mangled[0]
-    raise InputError(f"{path} has no single kernel {wanted!r}; it has {', '.join(entries[:8]) or 'none'}")
+    raise InputError(f"{path} has no single kernel {wanted!r}; it has {', '.join(entries[:8])}")

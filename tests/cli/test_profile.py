@@ -145,6 +145,15 @@ def test_coverage_lists_every_opcode():
     assert "refused at load" in run("--coverage", "--plain").stdout
 
 
+def test_a_file_without_kernels_says_so(tmp_path):
+    path = tmp_path / "empty.ptx"
+    path.write_text(".version 8.0\n.target sm_80\n.address_size 64\n")
+    for target in (path, f"{path}:k"):
+        told = run(str(target), "--grid", "1", "--block", "32")
+        assert told.exit_code == 2
+        assert "empty.ptx has no kernel" in told.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
