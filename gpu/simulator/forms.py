@@ -21,6 +21,7 @@ from loadsparse.gpu.simulator.opcodes import (
     WMMA_SHAPES,
     either,
 )
+from loadsparse.gpu.simulator.program import WIDTH
 
 MMA_VARIANTS = frozenset(
     {("m16n8k8", d, "f16", "f16", c) for d, c in (("f32", "f32"), ("f16", "f16"), ("f16", "f32"), ("f32", "f16"))}
@@ -149,6 +150,8 @@ def _comparison(form: Form) -> str | None:
         return f": .{how} compares unsigned integers"
     if how in _UNORDERED and not form.is_float:
         return f": .{how} compares floating-point numbers"
+    if form.kind.startswith("b") and not form.is_float and how not in ("eq", "ne"):
+        return ": bits are equal or not, and nothing else"
     return None
 
 
@@ -156,6 +159,31 @@ def _comparison(form: Form) -> str | None:
 def _carry(form: Form) -> str | None:
     if ("cc" in form.modifiers or form.name.endswith("c")) and (form.is_float or not form.kind.endswith(("32", "64"))):
         return ": carries go with integers of 32 and 64 bits"
+    return None
+
+
+_APPROXIMATIONS = ("sin", "cos", "ex2", "lg2", "rsqrt", "tanh")
+
+
+@rule(*_APPROXIMATIONS, "div", "sqrt", "rcp", "fma", "mad")
+def _precision(form: Form) -> str | None:
+    if not form.is_float:
+        return None
+    if form.name in _APPROXIMATIONS:
+        return None if "approx" in form.modifiers else " needs .approx"
+    or_less = "approx full" if form.name == "div" else "approx" if form.name in ("sqrt", "rcp") else ""
+    if form.kind == "f64":
+        or_less = "approx" if form.name == "rcp" and "ftz" in form.modifiers else ""
+    if len(form.among(f"{ROUNDS} {or_less}")) == 1:
+        return None
+    return f" needs one of {', '.join('.' + word for word in f'{ROUNDS} {or_less}'.split())}"
+
+
+@rule("ld", "st")
+def _ordered_access(form: Form) -> str | None:
+    order, scope = form.among("relaxed acquire release"), form.among("cta cluster gpu sys")
+    if len(order) != len(scope) or len(order) > 1:
+        return ": an order (.relaxed, .acquire, .release) goes with one scope (.cta, .cluster, .gpu, .sys)"
     return None
 
 
@@ -190,11 +218,21 @@ def _conversion(form: Form) -> str | None:
     if source in pairs and target not in EIGHT_BIT_PAIRS:
         return ": pairs of halves only become 8-bit floats"
     if EIGHT_BIT_PAIRS.isdisjoint(form.kinds):
-        return None
+        return _rounding_of_conversion(form, target, source)
     if (target, source) not in EIGHT_BIT_CONVERSIONS or "rn" not in form.modifiers:
         return ": 8-bit floats come from .f32 or .f16x2 and go to .f16x2, with .rn"
     if ("satfinite" in form.modifiers) != (target in EIGHT_BIT_PAIRS):
         return ": conversions to 8-bit floats need .satfinite, those from them have none"
+    return None
+
+
+def _rounding_of_conversion(form: Form, target: str, source: str) -> str | None:
+    real = [kind.startswith(("f", "bf", "tf")) for kind in (target, source)]
+    if real == [False, True] and len(form.among(INTEGER_ROUNDS)) != 1:
+        return f" needs one of {', '.join('.' + word for word in INTEGER_ROUNDS.split())}"
+    loses = real == [True, False] or (real == [True, True] and WIDTH[target] < WIDTH[source])
+    if loses and len(form.among(f"{ROUNDS} rna")) != 1:
+        return f" needs one of {', '.join('.' + word for word in ROUNDS.split())}"
     return None
 
 
