@@ -12,7 +12,6 @@ Four small instances give the coefficients ("scaled"); products of up to EXACT e
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadsparse.gpu import compiler, kernels, perfmodel
+from loadsparse.gpu.kernels import parts
 from loadsparse.gpu.launch import Launch
 from loadsparse.gpu.perfmodel import tile as tiles
 from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError
@@ -221,7 +221,7 @@ def _scaled(
 ) -> Counts:
     """Counts by the bilinear model from four small instances with the split of the whole product."""
     m, n, k = shape
-    splits = _split_of(name, shape, arch)
+    splits = _split_of(name, shape, sparsity, arch)
     if weights is None:
         corners = _corners(name, n, sparsity, arch, splits, seed)
     else:
@@ -262,14 +262,13 @@ def _small(
     return tuple(_executed(name, a[:m, :k], n, arch, splits) for m in (rows, 2 * rows) for k in (depth, 2 * depth))
 
 
-def _split_of(name: str, shape: tuple[int, int, int], arch: str) -> int:
-    """Into how many ranges the kernel divides K: planning reads sizes only, so a corner may stand in for the weights."""
-    kernel, (m, n, k) = kernels.get(name), shape
-    corner: Any = kernel.encode(_weights(name, 64, 64, 0.5, None, 0))
-    if "shape" not in {one.name for one in dataclasses.fields(corner)}:
+def _split_of(name: str, shape: tuple[int, int, int], sparsity: float, arch: str) -> int:
+    """Into how many ranges the kernel divides K, if the weights' tiles are like one that is drawn."""
+    kernel: Any = kernels.get(name)
+    if not hasattr(kernel, "tiling"):
         return 1
-    hollow = dataclasses.replace(corner, shape=(m, k))
-    return len(kernel.plan(hollow, np.zeros((k, n), np.float16), arch).splits)
+    corner = kernel.encode(_weights(name, 64, 64, sparsity, None, 0))
+    return parts.grid_of(kernel.tiling(corner, shape[0], arch), shape, arch)[2]
 
 
 def _published(name: str, shape: tuple[int, int, int], sparsity: float) -> dict[str, float]:

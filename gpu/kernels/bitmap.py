@@ -47,7 +47,6 @@ from loadsparse.reference.formats.delta import STREAM
 from loadsparse.reference.formats.lane_bitmap import LaneBitmap
 
 TILE_K = 64
-LARGE = 2**22  # elements from which the compiled packers are worth their compilation
 
 
 def product(
@@ -279,7 +278,7 @@ class BitmapKernel:
 
     def encode(self, a: NDArray[Any], dtype: str = "f16") -> LaneBitmap:
         """Lane-ordered bitmap form of dense weights [M, K] (float16, or uint16 bit patterns with dtype="bf16")."""
-        if a.size < LARGE:
+        if np.size(a) < parts.LARGE:
             return LaneBitmap.encode(a, dtype)
         from loadsparse.gpu.kernels.pack_lanes import pack_lane_bitmap
 
@@ -290,7 +289,12 @@ class BitmapKernel:
 
         `split_k` divides K over that many blocks (None: chosen from the multiprocessors of `arch`).  Raises ValueError.
         """
+        parts.check_weights(self.name, encoded, LaneBitmap)
         return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded, encoded.shape[0], arch))
+
+    def tiling(self, encoded: LaneBitmap, m: int, arch: str) -> parts.Tiling:
+        """See `tiling`."""
+        return tiling(encoded, m, arch)
 
 
 @dataclass(frozen=True)
@@ -301,7 +305,7 @@ class AdaptiveKernel:
 
     def encode(self, a: NDArray[Any], dtype: str = "f16") -> Adaptive:
         """Dense weights [M, K] (float16, or uint16 bit patterns with dtype="bf16"), each tile in its best form."""
-        if a.size < LARGE:
+        if np.size(a) < parts.LARGE:
             return Adaptive.encode(a, dtype)
         from loadsparse.gpu.kernels.pack_lanes import pack_adaptive
 
@@ -309,7 +313,12 @@ class AdaptiveKernel:
 
     def plan(self, encoded: Adaptive, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B, see `BitmapKernel.plan`."""
+        parts.check_weights(self.name, encoded, Adaptive)
         return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded, encoded.shape[0], arch))
+
+    def tiling(self, encoded: Adaptive, m: int, arch: str) -> parts.Tiling:
+        """See `tiling`."""
+        return tiling(encoded, m, arch)
 
 
 def tiling(encoded: LaneBitmap | Adaptive, m: int, arch: str) -> parts.Tiling:

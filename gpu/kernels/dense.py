@@ -29,6 +29,7 @@ from loadsparse.gpu.kernels import parts
 from loadsparse.gpu.kernels.blocks import load_panels, load_rows
 from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.launch import Launch
+from loadsparse.reference.formats import DTYPES, FormatError
 from loadsparse.reference.formats.base import from_bits, to_bits
 
 TILE_M, TILE_K, THREADS, STAGES = 128, 64, 128, 3
@@ -51,6 +52,17 @@ class DenseMatrix:
     def decode(self) -> NDArray[Any]:
         """The matrix itself."""
         return from_bits(self.values, self.dtype)
+
+    def check_layout(self) -> None:
+        """Raise FormatError unless the values are the bit patterns of a matrix of that shape."""
+        if self.dtype not in DTYPES:
+            raise FormatError(f"DenseMatrix.dtype: {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        if not isinstance(self.values, np.ndarray) or self.values.dtype != np.uint16:
+            raise FormatError("DenseMatrix.values: wants an array of uint16")
+        if not all(isinstance(size, int) for size in self.shape) or self.values.shape != self.shape:
+            raise FormatError(f"DenseMatrix.values: {self.values.shape} elements, the shape is {self.shape}")
+
+    validate = check_layout
 
 
 @shelved
@@ -117,7 +129,14 @@ class DenseKernel:
 
     def plan(self, encoded: DenseMatrix, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B; see lscd.Lscd.plan."""
-        tiling = parts.Tiling(
+        parts.check_weights(self.name, encoded, DenseMatrix)
+        return parts.plan_tiles(
+            self.name, encoded, b, arch, split_k, self.tiling(encoded, encoded.shape[0], arch), "dense"
+        )
+
+    def tiling(self, encoded: DenseMatrix, m: int, arch: str) -> parts.Tiling:
+        """How it cuts matrices of m rows into blocks: always alike."""
+        return parts.Tiling(
             compiled=partial(compiled, k_width=parts.copy_width(encoded.shape[1])),
             weights=("values",),
             tile_m=lambda panels: TILE_M,
@@ -126,4 +145,3 @@ class DenseKernel:
             resident=lambda panels: 2,
             shared_bytes=lambda panels: STAGES * (A_BYTES + TILE_K * panels * 16),
         )
-        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling, "dense")

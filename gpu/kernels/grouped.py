@@ -31,7 +31,7 @@ from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.kernels.splitting import SM_COUNT
 from loadsparse.gpu.kernels.worklist import PANEL, Item
 from loadsparse.gpu.launch import Launch, Step
-from loadsparse.reference.formats import LaneBitmap, TiledCSL
+from loadsparse.reference.formats import FormatError, LaneBitmap, TiledCSL
 from loadsparse.reference.formats.base import from_bits, to_bits
 from loadsparse.reference.spmm import expert_columns
 
@@ -59,27 +59,47 @@ class ExpertWeights:
         m, k = self.shape
         return np.ascontiguousarray(self.stack.decode().reshape(self.experts, -1, k)[:, :m])
 
+    def check_layout(self) -> None:
+        """See `SparseFormat.check_layout`; every expert has the same whole tile rows.  Raises FormatError."""
+        self.stack.check_layout()
+        (one,) = (one for one in FORMATS.values() if isinstance(self.stack, one.form))
+        (m, k), (rows, columns) = self.shape, self.stack.shape
+        if self.experts < 1 or self.tile_rows != -(-m // one.tile) or k != columns:
+            raise FormatError(
+                f"ExpertWeights: {self.experts} experts of {self.tile_rows} tile rows are not {m} x {k} each"
+            )
+        if rows != self.experts * self.tile_rows * one.tile:
+            raise FormatError(
+                f"ExpertWeights.stack: {rows} rows are not {self.experts} x {self.tile_rows} x {one.tile}"
+            )
+
+    def validate(self) -> None:
+        """See `SparseFormat.validate`.  Raises FormatError."""
+        self.check_layout()
+        self.stack.validate()
+
 
 @dataclass(frozen=True)
 class Format:
     """What the grouped kernel takes over from a plain one.
 
-    tile: rows of a format tile; overhead: issued instructions of a step that do not depend on N, in those of a panel of 8
-    columns (counted at 80% sparsity: the slope of NOTES.md).
+    form: class of the encoded weights; tile: rows of a format tile; overhead: issued instructions of a step that do not
+    depend on N, in those of a panel of 8 columns (counted at 80% sparsity: the slope of NOTES.md).
     """
 
     kernel: Any
+    form: type[TiledCSL] | type[LaneBitmap]
     tile: int
     overhead: float
-
-    def tiling(self, stack: Any, m: int, arch: str) -> parts.Tiling:
-        return lscd.TILING if isinstance(stack, TiledCSL) else bitmap.tiling(stack, m, arch)
 
 
 PARTIALS = 0.4
 """Cost of writing and reading the partials of a panel, in steps of its block: as many bytes as 1.25 tiles of A have at 80%
 sparsity, but through L2, which is three times as fast."""
-FORMATS = {"lscd": Format(lscd.Lscd(), 128, 7.5), "bitmap": Format(bitmap.BitmapKernel(), 64, 15.0)}
+FORMATS = {
+    "lscd": Format(lscd.Lscd(), TiledCSL, 128, 7.5),
+    "bitmap": Format(bitmap.BitmapKernel(), LaneBitmap, 64, 15.0),
+}
 
 
 @shelved
@@ -124,8 +144,8 @@ class Grouped:
 
     def encode(self, experts: Sequence[NDArray[Any]] | NDArray[Any], dtype: str = "f16") -> ExpertWeights:
         """Encode E dense matrices [M, K] of one shape (float16, or uint16 patterns with dtype="bf16").  Raises ValueError."""
-        if not len(experts):
-            raise ValueError("a grouped product needs at least one expert")
+        if not isinstance(experts, (Sequence, np.ndarray)) or not len(experts):
+            raise ValueError("a grouped product needs a sequence of one expert or more")
         patterns = [to_bits(one, dtype) for one in experts]
         m, k = patterns[0].shape
         for number, matrix in enumerate(patterns):
@@ -153,10 +173,16 @@ class Grouped:
         """
         one = FORMATS[self.format]
         parts.check_arch(arch)
+        parts.check_weights(self.name, encoded, ExpertWeights)
+        if not isinstance(encoded.stack, one.form):
+            raise ValueError(
+                f"kernel {self.name} multiplies experts in {one.form.__name__}, got {type(encoded.stack).__name__}: encode "
+                f"them with kernels.get({self.name!r}).encode"
+            )
         parts.check_operand(encoded.shape, encoded.dtype, b)
         counts = check_counts(counts, encoded.experts, b.shape[1])
         (m, k), n = encoded.shape, b.shape[1]
-        tiling, tiles = one.tiling(encoded.stack, m, arch), -(-k // 64)
+        tiling, tiles = one.kernel.tiling(encoded.stack, m, arch), -(-k // 64)
         panels = min(-(-max(counts) // PANEL), 8)
         rows = tiling.tile_m(panels)
         items = worklist.divide(counts, m, rows, PANEL * panels)

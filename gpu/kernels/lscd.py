@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numba import cuda, uint32, uint64
 from numpy.typing import NDArray
 
@@ -169,10 +170,6 @@ def compiled(
     return compiler.numba(lscd, signature, arch, launch_bounds=THREADS)
 
 
-LARGE = 2**22
-"""Elements from which compiling the packer (seconds, once) pays."""
-
-
 @dataclass(frozen=True)
 class Lscd:
     """The LSCD kernel: any M, N, K >= 1, any density of any tile, float16 and bfloat16, sm_80 and newer."""
@@ -184,7 +181,7 @@ class Lscd:
 
         Large matrices go through the compiled packer, which makes the same bytes 60 times faster.
         """
-        if a.size < LARGE:
+        if np.size(a) < parts.LARGE:
             return TiledCSL.encode(a, dtype)
         from loadsparse.gpu.kernels.pack import pack_tiled_csl
 
@@ -195,7 +192,12 @@ class Lscd:
 
         `split_k` divides K over that many blocks (None: chosen from the multiprocessors of `arch`).  Raises ValueError.
         """
+        parts.check_weights(self.name, encoded, TiledCSL)
         return parts.plan_tiles(self.name, encoded, b, arch, split_k, TILING)
+
+    def tiling(self, encoded: TiledCSL, m: int, arch: str) -> parts.Tiling:
+        """How it cuts matrices of m rows into blocks: always alike."""
+        return TILING
 
 
 TILING = parts.Tiling(

@@ -35,14 +35,39 @@ from loadsparse.gpu.kernels.blocks import store_partials, store_rounded
 from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.kernels.splitting import choose_split
 from loadsparse.gpu.launch import Algorithm, Launch, Step
+from loadsparse.reference.formats import FormatError
 
 WORK_BYTES = 32
 """Of a work item: eight words, one sector."""
 
 
+LARGE = 2**22
+"""Elements of weights from which compiled packers pay (seconds, once) and reading every item again does not."""
+
+
+def check_weights(kernel: str, encoded: Any, form: type[Any]) -> None:
+    """Raise ValueError with one line unless the weights are of the kernel's form and consistent.
+
+    Of LARGE weights only the layout is looked at; items that lie are then hazards of the launch.
+    """
+    if not isinstance(encoded, form):
+        raise ValueError(
+            f"kernel {kernel} multiplies {form.__name__}, got {type(encoded).__name__}: encode the weights with "
+            f"kernels.get({kernel!r}).encode"
+        )
+    try:
+        encoded.check_layout()
+        if encoded.shape[0] * encoded.shape[1] < LARGE:
+            encoded.validate()
+    except FormatError as error:
+        raise ValueError(f"kernel {kernel}: {error}; encode the weights again") from None
+
+
 def check_operand(shape: tuple[int, int], dtype: str, b: NDArray[np.generic]) -> None:
     """Raise ValueError with one line unless b[K, N] fits weights[M, K] of that dtype."""
     expected = {"f16": np.float16, "bf16": np.uint16}[dtype]
+    if not isinstance(b, np.ndarray):
+        raise ValueError(f"B must be a NumPy array [K, N], got {type(b).__name__}: convert it")
     if b.ndim != 2:
         raise ValueError(f"B must be a matrix [K, N], got {b.ndim} dimensions: reshape it")
     if b.dtype != expected:
@@ -351,6 +376,15 @@ class Tiling:
     panels: Callable[[int], int] = lambda n: min(-(-n // 8), 8)
 
 
+def grid_of(tiling: Tiling, shape: tuple[int, int, int], arch: str, split_k: int | None = None) -> tuple[int, int, int]:
+    """(strips of rows, blocks of columns, splits of K) of a product of that shape (M, N, K).  Raises ValueError."""
+    m, n, k = shape
+    panels = tiling.panels(n)
+    strips, blocks, tiles = -(-m // tiling.tile_m(panels)), -(-n // (8 * panels)), -(-k // tiling.tile_k)
+    splits = check_split(split_k, tiles) or choose_split(strips * blocks, tiles, arch, tiling.resident(panels))
+    return strips, blocks, splits
+
+
 def plan_tiles(
     name: str,
     encoded: Any,
@@ -360,21 +394,19 @@ def plan_tiles(
     tiling: Tiling,
     algorithm: Algorithm = "lscd",
 ) -> Launch:
-    """The launch of a kernel whose grid is (strips of tile_m(panels) rows, blocks of 8*panels columns, splits of K)."""
+    """The launch of a kernel whose grid is that of `grid_of`."""
     check_arch(arch)
     check_operand(encoded.shape, encoded.dtype, b)
     (m, k), n = encoded.shape, b.shape[1]
     panels = tiling.panels(n)
     height = tiling.tile_m(panels)
-    strips, blocks, tiles = -(-m // height), -(-n // (8 * panels)), -(-k // tiling.tile_k)
-    splits = check_split(split_k, tiles) or choose_split(strips * blocks, tiles, arch, tiling.resident(panels))
+    strips, blocks, splits = grid = grid_of(tiling, (m, n, k), arch, split_k)
     direct = splits == 1
     ptx = tiling.compiled(encoded.dtype, panels, copy_width(n), direct, n % 2 == 0, arch)
     sizes = (np.uint32(m), np.uint32(n), np.uint32(k), *tiling.extra)
     buffers = {field: getattr(encoded, field) for field in tiling.weights}
     buffers |= {"b": np.ascontiguousarray(b), "c": np.zeros((m, n), b.dtype)}
     target = "c" if direct else "partials"
-    grid = (strips, blocks, splits)
     args: tuple[str | np.generic | int | float, ...] = (*tiling.weights, "b", target, *sizes)
     steps = [Step(ptx, name, grid, (tiling.threads(panels), 1, 1), tiling.shared_bytes(panels), args)]
     if not direct:

@@ -6,7 +6,7 @@ choices equal `routing.top_k(s, K, p)` bit for bit, ties to the lower index incl
 then once per block in global memory; the last block to finish moves the bias, in integers up to the sign.
 
 The gate, if fused, is float32 where the oracle is float64: a choice may differ only between experts whose
-scores are closer than `margin_bound`.
+biased scores are no further apart than `margin_bound`, 7.2e-7 for the sigmoid, 8.8e-6 for a softmax of 64 experts.
 """
 
 from __future__ import annotations
@@ -57,15 +57,22 @@ class Routed:
     bias: NDArray[np.float64]
 
 
-def margin_bound(gate: Gate, experts: int) -> float:
-    """Largest difference of two biased float64 scores whose order the float32 gate can reverse.
+def margin_bound(gate: Gate, experts: int, *, largest_bias: float = 1.0) -> float:
+    """Largest difference of two biased float64 scores whose order the float32 gate can reverse, where |p| <= largest_bias.
 
-    Scores are at most 1 and each is off by at most half the bound.  Units of 2^-24 relative: exp 4 (2 ulp, CUDA C++ Programming
-    Guide), one for each of addition and division; softmax adds the rounding of x - max, whose effect on exp(-d) is d exp(-d)
-    <= 1/e of one unit, and of E - 1 additions in the denominator, where each rounds by at most one unit and exp's 4 recur.
+    Scores are at most 1, and with p = 0 each is off by at most half the bound.  Units of 2^-24 relative: exp 4 (2 ulp, CUDA C++
+    Programming Guide), one for each of addition and division; softmax adds the rounding of x - max, whose effect on exp(-d) is
+    d exp(-d) <= 1/e of one unit, and of E - 1 additions in the denominator, where each rounds by at most one unit and exp's 4
+    recur.  Four sums s + p are compared, each rounded by half a step of float64.
+
+    >>> [f"{margin_bound('sigmoid', 64, largest_bias=p):.1e}" for p in (1, 2.0**34)]
+    ['7.2e-07', '8.3e-06']
     """
-    units = {"none": 0.0, "sigmoid": 4 + 1 + 1, "softmax": 4 + 1 + 4 + (experts - 1) + 1 + 1}[gate]
-    return 2 * units * 2.0**-24 * (1 + 2.0**-10)  # the last factor covers products of roundings
+    if gate == "none":
+        return 0.0
+    units = {"sigmoid": 4 + 1 + 1, "softmax": 4 + 1 + 4 + (experts - 1) + 1 + 1}[gate]
+    gated = 2 * units * 2.0**-24 * (1 + 2.0**-10)  # the last factor covers products of roundings
+    return gated + 2 * float(np.spacing(largest_bias + 1))
 
 
 @shelved
@@ -163,21 +170,25 @@ def compiled(per_lane: int, k: int, gate: Gate, arch: str) -> str:
     return compiler.numba(router, signature, arch, launch_bounds=32 * WARPS)
 
 
-def check(x: NDArray[Any], bias: NDArray[Any], k: int, gate: str) -> None:
-    """Raise ValueError with one line unless x float32 [T, E] and bias float64 [E] are finite and E and K in reach."""
+def check(x: NDArray[Any], bias: NDArray[Any], k: int, gate: str, rate: float) -> None:
+    """Raise ValueError with one line unless x float32 [T, E], bias float64 [E] and rate are finite and E and K in reach."""
     if x.ndim != 2 or x.dtype != np.float32 or 0 in x.shape:
-        raise ValueError(f"the router takes a float32 matrix [tokens, experts], got {x.dtype} of shape {x.shape}")
+        raise ValueError(
+            f"the router takes a float32 matrix [tokens, experts], one of each or more, got {x.dtype} of shape {x.shape}"
+        )
     experts = x.shape[1]
     if experts > MAX_EXPERTS:
         raise ValueError(f"the router supports up to {MAX_EXPERTS} experts, got {experts}")
-    if not 1 <= k <= min(MAX_K, experts):
-        raise ValueError(f"the router supports K from 1 to {min(MAX_K, experts)} for {experts} experts, got {k}")
+    if not isinstance(k, (int, np.integer)) or not 1 <= k <= min(MAX_K, experts):
+        raise ValueError(f"the router supports K from 1 to {min(MAX_K, experts)} for {experts} experts, got {k!r}")
     if bias.shape != (experts,) or bias.dtype != np.float64:
         raise ValueError(f"bias must be float64 of shape ({experts},), got {bias.dtype} of shape {bias.shape}")
     if not (np.isfinite(x).all() and np.isfinite(bias).all()):
         raise ValueError("the router takes finite scores and biases: there is a NaN or an infinity")
     if gate not in ("none", "sigmoid", "softmax"):
         raise ValueError(f"unknown gate {gate!r}: use 'none', 'sigmoid' or 'softmax'")
+    if not (math.isfinite(rate) and rate >= 0):
+        raise ValueError(f"rate must be a finite number >= 0, got {rate}: 0 leaves the bias")
 
 
 def route(
@@ -195,7 +206,8 @@ def route(
 
     x: float32 [T, E], scores with gate "none", logits otherwise.  bias: float64 [E], added to choose, never to weigh.  rate: u
     of the sign rule p + u sign(L - A); 0 leaves the bias.  blocks: grid size, by default enough for one token per warp,
-    at most one wave of 108 x 8.  `options` go to the simulator's launch.
+    at most one wave of 108 x 8.  With a fused gate, choices differ from `routing.top_k` of the float64 gate only between
+    experts whose s + p lie within `margin_bound`.  `options` go to the simulator's launch.
     Raises ValueError for what the kernel does not support.  Source: arXiv 2408.15664, Algorithm 1.
 
     >>> routed, report = route(np.float32([[0.3, 0.5, 0.5]]), np.zeros(3), 2, rate=0.5)
@@ -205,7 +217,7 @@ def route(
     from loadsparse.gpu import simulator
 
     x, bias = np.ascontiguousarray(x), np.ascontiguousarray(bias)
-    check(x, bias, k, gate)
+    check(x, bias, k, gate, rate)
     if compiler.capability(arch) < (8, 0):
         raise ValueError(f"architecture {arch} has no redux.sync: the router needs sm_80 or newer")
     tokens, experts = x.shape

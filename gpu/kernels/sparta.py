@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from loadsparse.gpu.kernels import parts, sputnik, twofour
 from loadsparse.gpu.launch import Launch, Step
-from loadsparse.reference.formats import CSR, TwoFour
+from loadsparse.reference.formats import CSR, FormatError, TwoFour
 from loadsparse.reference.formats.base import from_bits, to_bits
 
 
@@ -48,6 +48,25 @@ class TwoFourAndRest:
         bits = to_bits(self.structured.decode(), self.dtype) | to_bits(self.rest.decode(), self.dtype)
         return from_bits(bits, self.dtype)
 
+    def check_layout(self) -> None:
+        """See `SparseFormat.check_layout`, of both parts.  Raises FormatError."""
+        for part, form in ((self.structured, TwoFour), (self.rest, CSR)):
+            if not isinstance(part, form):
+                raise FormatError(f"TwoFourAndRest: a part is {type(part).__name__}, must be {form.__name__}")
+            part.check_layout()
+        if (self.structured.shape, self.structured.dtype) != (self.rest.shape, self.rest.dtype):
+            raise FormatError("TwoFourAndRest: the parts differ in shape or dtype")
+
+    def validate(self) -> None:
+        """See `SparseFormat.validate`, of both parts, which share no element.  Raises FormatError."""
+        self.check_layout()
+        self.structured.validate()
+        self.rest.validate()
+        both = (to_bits(self.structured.decode(), self.dtype) != 0) & (to_bits(self.rest.decode(), self.dtype) != 0)
+        if both.any():
+            row, column = (int(place) for place in np.argwhere(both)[0])
+            raise FormatError(f"TwoFourAndRest: both parts hold element ({row}, {column})")
+
 
 def first_two(bits: NDArray[np.uint16]) -> NDArray[np.bool_]:
     """Which elements are the first or second stored one of their group of four: bool[M, K]."""
@@ -74,6 +93,7 @@ class Sparta:
     def plan(self, encoded: TwoFourAndRest, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B; K is not split (`split_k` must be None or 1).  Raises ValueError."""
         parts.check_arch(arch)
+        parts.check_weights(self.name, encoded, TwoFourAndRest)
         parts.check_operand(encoded.shape, encoded.dtype, b)
         parts.check_whole(self.name, split_k)
         (m, k), n = encoded.shape, b.shape[1]

@@ -157,6 +157,7 @@ class Sputnik:
     def plan(self, encoded: CSR, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B; K is not split (`split_k` must be None or 1).  Raises ValueError."""
         compiler.capability(arch)
+        parts.check_weights(self.name, encoded, CSR)
         parts.check_operand(encoded.shape, encoded.dtype, b)
         parts.check_whole(self.name, split_k)
         step, buffers = csr_step(encoded, b, arch, False, 0)

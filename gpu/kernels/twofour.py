@@ -115,7 +115,14 @@ class TwoFourKernel:
 
     def plan(self, encoded: TwoFour, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B; see lscd.Lscd.plan."""
-        tiling = parts.Tiling(
+        parts.check_weights(self.name, encoded, TwoFour)
+        return parts.plan_tiles(
+            self.name, encoded, b, arch, split_k, self.tiling(encoded, encoded.shape[0], arch), "two_four"
+        )
+
+    def tiling(self, encoded: TwoFour, m: int, arch: str) -> parts.Tiling:
+        """How it cuts matrices of m rows into blocks: always alike."""
+        return parts.Tiling(
             compiled=compiled,
             weights=("values", "metadata"),
             tile_m=lambda panels: TILE_M,
@@ -124,4 +131,3 @@ class TwoFourKernel:
             resident=lambda panels: 3,
             shared_bytes=lambda panels: STAGES * (A_BYTES + META_BYTES + TILE_K * panels * 16),
         )
-        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling, "two_four")

@@ -100,22 +100,27 @@ class Adaptive(SparseFormat):
         rows, columns = self.shape
         return from_bits(np.ascontiguousarray(_matrix(tiles, self.shape)[:rows, :columns]), self.dtype)
 
-    def validate(self) -> None:
+    def check_layout(self) -> None:
         self._check_fields()
         if self.bits.size != 1 or self.bits[0] not in (4, 8):
             raise FormatError(f"Adaptive.bits: {self.bits.tolist()[:4]} is neither [4] nor [8]")
         bits, (down, across) = int(self.bits[0]), _grid(self.shape)
         full = np.ones((1, TILE * TILE), np.uint16)
         largest = max(int(_pack(full, kind, bits)[0][0]) for kind in KINDS if kind != EMPTY)
-        self._check_offsets("offsets", down * across + 1, largest)
+        self._check_offsets("offsets", down * across + 1, largest, least=1)
         self._check_size("data", 4 * int(self.offsets[-1]), "offsets[-1]")
+
+    def validate(self) -> None:
+        self.check_layout()
+        bits = int(self.bits[0])
         inside = np.zeros(self.shape, np.uint16)
         inside[...] = 1
         for tile, kept in enumerate(_tiles(inside)):
             packed = self._tile(tile)
-            if packed.size == 0 or int(packed[0]) not in KINDS:
-                found = "no bytes" if packed.size == 0 else f"the kind {packed[0]}"
-                raise FormatError(f"Adaptive.data: tile {tile} has {found}, must be one of {sorted(KINDS)}")
+            if int(packed[0]) not in KINDS:
+                raise FormatError(
+                    f"Adaptive.data: tile {tile} has the kind {packed[0]}, must be one of {sorted(KINDS)}"
+                )
             try:
                 elements = _unpack(packed, bits)
             except FormatError as error:

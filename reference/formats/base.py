@@ -62,8 +62,15 @@ class SparseFormat(ABC):
         """The dense matrix, equal to the encoded one in every bit."""
 
     @abstractmethod
+    def check_layout(self) -> None:
+        """Raise FormatError unless shape, dtype, and the types, sizes and offsets of the arrays fit one another.
+
+        Reads no item, so that it costs little however large the matrix is.
+        """
+
+    @abstractmethod
     def validate(self) -> None:
-        """Raise FormatError that names the field and the position of the first fault."""
+        """Raise FormatError that names the field and the position of the first fault, of the layout or of any item."""
 
     @property
     def nbytes(self) -> int:
@@ -110,7 +117,7 @@ class SparseFormat(ABC):
         return loaded
 
     def _check_fields(self) -> None:
-        """Shape, dtype and the rank and type of every array: the part of `validate` that is the same for all."""
+        """Shape, dtype and the rank and type of every array: the part of `check_layout` that is the same for all."""
         name = type(self).__name__
         if len(self.shape) != 2 or not all(isinstance(size, int) and 1 <= size < 2**31 for size in self.shape):
             raise FormatError(f"{name}.shape: {self.shape} is not (M, K) with 1 <= M, K < 2**31")
@@ -122,24 +129,26 @@ class SparseFormat(ABC):
                 found = f"{array.dtype}, rank {array.ndim}" if isinstance(array, np.ndarray) else type(array).__name__
                 wanted = " or ".join(np.dtype(kind).name for kind in kinds)
                 raise FormatError(f"{name}.{field}: wants {wanted}, rank 1, not {found}")
+            if not array.flags.c_contiguous:
+                raise FormatError(f"{name}.{field}: its elements do not lie one after the other; copy it")
 
     def _check_size(self, field: str, wanted: int, why: str) -> None:
         found = getattr(self, field).size
         if found != wanted:
             raise FormatError(f"{type(self).__name__}.{field}: {found} entries, {why} wants {wanted}")
 
-    def _check_offsets(self, field: str, entries: int, most: int) -> None:
-        """An offsets array starts at 0, never falls, rises by at most `most`, and has `entries` entries."""
+    def _check_offsets(self, field: str, entries: int, most: int, least: int = 0) -> None:
+        """An offsets array starts at 0, rises by `least` to `most`, and has `entries` entries."""
         name, offsets = type(self).__name__, getattr(self, field)
         self._check_size(field, entries, f"the shape {self.shape}")
         if offsets[0] != 0:
             raise FormatError(f"{name}.{field}[0]: {offsets[0]}, must be 0")
         steps = np.diff(offsets.astype(np.int64))
-        wrong = np.flatnonzero((steps < 0) | (steps > most))
+        wrong = np.flatnonzero((steps < least) | (steps > most))
         if wrong.size:
             at = int(wrong[0])
             raise FormatError(
-                f"{name}.{field}[{at + 1}]: {offsets[at + 1]} after {offsets[at]}, must rise by 0 to {most}"
+                f"{name}.{field}[{at + 1}]: {offsets[at + 1]} after {offsets[at]}, must rise by {least} to {most}"
             )
 
 

@@ -72,12 +72,16 @@ class Bitmap(SparseFormat):
         rows, columns = self.shape
         return from_bits(np.ascontiguousarray(_from_blocks(blocks, self.shape)[:rows, :columns]), self.dtype)
 
-    def validate(self) -> None:
+    def check_layout(self) -> None:
         self._check_fields()
         down, across = _grid(self.shape)
         self._check_size("bitmaps", GROUP * down * across, f"the shape {self.shape}")
         self._check_offsets("offsets", down * across + 1, GROUP * GROUP // _ALIGN)
         self._check_size("values", _ALIGN * int(self.offsets[-1]), "offsets[-1]")
+
+    def validate(self) -> None:
+        self.check_layout()
+        down, across = _grid(self.shape)
         present = self._present()
         inside = np.zeros((down * GROUP, across * GROUP), np.bool_)
         inside[: self.shape[0], : self.shape[1]] = True

@@ -59,12 +59,15 @@ class CSR(SparseFormat):
         bits[self._rows(), self.columns] = self.values
         return from_bits(bits, self.dtype)
 
-    def validate(self) -> None:
+    def check_layout(self) -> None:
         self._check_fields()
         self._check_offsets("row_pointers", self.shape[0] + 1, self.shape[1])
         items = int(self.row_pointers[-1])
         self._check_size("columns", items, "row_pointers[-1]")
         self._check_size("values", items, "row_pointers[-1]")
+
+    def validate(self) -> None:
+        self.check_layout()
         row, column = self._rows(), self.columns.astype(np.int64)
         if (at := first((column < 0) | (column >= self.shape[1]))) is not None:
             raise FormatError(f"CSR.columns[{at}]: {column[at]} outside row {row[at]} of {self.shape[1]} columns")

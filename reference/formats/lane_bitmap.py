@@ -97,17 +97,19 @@ class LaneBitmap(SparseFormat):
         rows, columns = self.shape
         return from_bits(np.ascontiguousarray(_matrix(natural, down, across)[:rows, :columns]), self.dtype)
 
-    def validate(self) -> None:
+    def check_layout(self) -> None:
         self._check_fields()
         if self.bits.size != 1 or self.bits[0] not in (4, 8):
             raise FormatError(f"LaneBitmap.bits: {self.bits.tolist()[:4]} is neither [4] nor [8]")
         down, across = _grid(self.shape)
-        largest = -(-(HEADER + BITMAP + 2 * TILE * TILE + SLACK) // UNIT)
-        self._check_offsets("offsets", down * across + 1, largest)
+        smallest, largest = (-(-(HEADER + BITMAP + 2 * items + SLACK) // UNIT) for items in (0, TILE * TILE))
+        self._check_offsets("offsets", down * across + 1, largest, smallest)
         self._check_size("data", 4 * int(self.offsets[-1]), "offsets[-1]")
+
+    def validate(self) -> None:
+        self.check_layout()
+        down, across = _grid(self.shape)
         sizes = np.diff(self.offsets.astype(np.int64))
-        if (at := first(sizes < -(-(HEADER + BITMAP + SLACK) // UNIT))) is not None:
-            raise FormatError(f"LaneBitmap.offsets[{at + 1}]: tile {at} has no room for its bitmap")
         present = _unpack_words(self._words(), int(self.bits[0]))
         counts = present.sum(axis=1)
         if (at := first(sizes != -(-(HEADER + BITMAP + 2 * counts + SLACK) // UNIT))) is not None:

@@ -73,11 +73,15 @@ class TiledCSL(SparseFormat):
         bits = unswizzled.reshape(down * TILE_M, across * TILE_K)[:rows, :columns]
         return from_bits(np.ascontiguousarray(bits), self.dtype)
 
-    def validate(self) -> None:
+    def check_layout(self) -> None:
         self._check_fields()
         down, across = _tile_grid(self.shape)
         self._check_offsets("tile_offsets", down * across + 1, TILE // 4)
         self._check_size("items", 4 * int(self.tile_offsets[-1]), "tile_offsets[-1]")
+
+    def validate(self) -> None:
+        self.check_layout()
+        across = _tile_grid(self.shape)[1]
         tile, location = self._tile_of_item(), (self.items >> 16).astype(np.int64)
         if (at := first(location >= TILE)) is not None:
             raise FormatError(f"TiledCSL.items[{at}]: location {location[at]} in tile {tile[at]} of {TILE} places")
@@ -90,10 +94,10 @@ class TiledCSL(SparseFormat):
         if (at := first(pads > 3)) is not None:
             raise FormatError(f"TiledCSL.items: tile {at} holds {pads[at]} items of value 0, at most 3 pad a tile")
         place = tile * TILE + location
-        order = np.argsort(place, kind="stable")
-        twice = np.flatnonzero(np.diff(place[order]) == 0)
-        if twice.size:
-            at = int(order[twice + 1].min())
+        taken = np.zeros(TILE * (self.tile_offsets.size - 1), np.bool_)
+        taken[place] = True
+        if np.count_nonzero(taken) != place.size:
+            at = int(np.setdiff1d(np.arange(place.size), np.unique(place, return_index=True)[1])[0])
             raise FormatError(f"TiledCSL.items[{at}]: location {location[at]} of tile {tile[at]} is already taken")
 
     def store_wavefronts(self) -> bank_order.StoreCost:

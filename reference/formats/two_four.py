@@ -67,11 +67,15 @@ class TwoFour(SparseFormat):
         bits = chunks.reshape(nibble.shape[0], -1)[:rows, :columns]
         return from_bits(np.ascontiguousarray(bits), self.dtype)
 
-    def validate(self) -> None:
+    def check_layout(self) -> None:
         self._check_fields()
         rows, columns = _padded(self.shape)
         self._check_size("values", rows * columns // 2, f"the shape {self.shape}")
         self._check_size("metadata", rows * columns // 32, f"the shape {self.shape}")
+
+    def validate(self) -> None:
+        self.check_layout()
+        rows, columns = _padded(self.shape)
         nibble = self._nibbles()
         wrong = np.argwhere(~np.isin(nibble, _NIBBLES))
         if wrong.size:

@@ -239,7 +239,7 @@ def test_bad_experts_are_one_line() -> None:
     kernel = kernels.get("grouped_bitmap")
     with pytest.raises(ValueError, match="expert 1 is 4 x 9 but expert 0 is 4 x 8"):
         kernel.encode([np.zeros((4, 8), np.float16), np.zeros((4, 9), np.float16)])
-    with pytest.raises(ValueError, match="at least one expert"):
+    with pytest.raises(ValueError, match="one expert or more"):
         kernel.encode([])
     with pytest.raises(ValueError, match="B has no columns"):
         kernel.plan(kernel.encode([np.ones((4, 8), np.float16)]), np.zeros((8, 0), np.float16), [0])

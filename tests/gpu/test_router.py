@@ -58,11 +58,26 @@ def test_fused_gate_differs_only_within_its_margin(gate: Any) -> None:
     assert differs.any()
     biased = exact + bias
     margin = np.take_along_axis(biased, chosen, 1) - np.take_along_axis(biased, routed.choices.astype(np.int64), 1)
-    bound = router.margin_bound(gate, experts)
+    bound = router.margin_bound(gate, experts, largest_bias=float(np.abs(bias).max()))
     assert np.abs(margin).max() <= bound
     kept = np.take_along_axis(exact, routed.choices.astype(np.int64), 1)
     assert np.abs(routed.scores - kept).max() <= bound / 2
     assert np.array_equal(routed.loads, routing.loads(routed.choices, experts))
+
+
+def test_the_margin_knows_how_coarse_biased_scores_are() -> None:
+    """Beside 2^34 float64 has steps of 2^-18: scores that float32 puts on the other side of a half step go a step apart."""
+    bias, step = np.array([2.0**34, 2.0**34 + 2.0**-18]), 2.0**-18
+    half_steps = (np.arange(1, 2**17, 401) + 0.5) * step + 0.5
+    near = np.log(half_steps / (1 - half_steps)).astype(np.float32)
+    logits = np.stack([near, np.log((half_steps - step / 2) / (1 - half_steps + step / 2)).astype(np.float32)], axis=1)
+    routed, report = router.route(logits, bias, 1, gate="sigmoid")
+    assert report.ok, report.hazards
+    biased = routing.sigmoid(logits) + bias
+    chosen = routing.top_k(routing.sigmoid(logits), 1, bias)
+    margin = np.take_along_axis(biased, chosen, 1) - np.take_along_axis(biased, routed.choices.astype(np.int64), 1)
+    assert margin.max() > router.margin_bound("sigmoid", 2)
+    assert margin.max() <= router.margin_bound("sigmoid", 2, largest_bias=float(bias.max()))
 
 
 def test_a_balanced_expert_has_nought_added_to_its_bias() -> None:
@@ -92,7 +107,11 @@ def test_nothing_spills(per_lane: int, k: int, arch: str) -> None:
         ({"x": np.zeros((2, 513), np.float32), "bias": np.zeros(513)}, "up to 512 experts, got 513"),
         ({"k": 17, "x": np.zeros((2, 64), np.float32), "bias": np.zeros(64)}, "K from 1 to 16"),
         ({"k": 5}, "K from 1 to 4"),
+        ({"k": 2.0}, r"K from 1 to 4 for 4 experts, got 2\.0"),
         ({"x": np.zeros((2, 4))}, "float32 matrix"),
+        ({"x": np.zeros((0, 4), np.float32)}, "one of each or more"),
+        ({"rate": float("nan")}, "finite number >= 0, got nan"),
+        ({"rate": -1.0}, "finite number >= 0"),
         ({"x": np.float32([[0, np.nan, 0, 0]])}, "NaN or an infinity"),
         ({"bias": np.zeros(3)}, r"shape \(4,\)"),
         ({"gate": "tanh"}, "unknown gate 'tanh'"),

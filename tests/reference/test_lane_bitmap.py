@@ -86,7 +86,7 @@ def changed(field: str, at: int, value: int) -> LaneBitmap:
     ("field", "at", "value", "message"),
     [
         ("bits", 0, 5, r"LaneBitmap.bits: \[5\] is neither"),
-        ("offsets", 1, 3, r"offsets\[1\]: tile 0 has no room"),
+        ("offsets", 1, 3, r"offsets\[1\]: 3 after 0, must rise by 33 to 545"),
         ("offsets", 1, 40, r"offsets\[1\]: does not fit the \d+ bits of tile 0"),
         ("data", 0, 7, "strips of tile 0 do not start"),
         ("data", 130, 0, r"value at byte 520 is \+0"),
