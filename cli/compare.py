@@ -65,8 +65,21 @@ def _resources(row: Cells) -> Cells:
         "hazards": _number(row["hazards"]),
         "predicted, us": _number(row["predicted_seconds"], "{:.1f}", 1e6),
         "bound": row["bound"] or "-",
-        "roofline, us": _number(row["roofline_seconds"], "{:.1f}", 1e6),
+        "roofline, us": _number(row["roofline_seconds"], "{:.2f}", 1e6),
     }
+
+
+def _pages(columns: dict[str, list[str]], keys: int, width: int) -> list[list[str]]:
+    """Names of the columns that fit side by side into `width`, page after page; the first `keys` are on every page."""
+    gap = 3
+    wide = {name: gap + max(map(len, (name, *cells))) for name, cells in columns.items()}
+    names = list(columns)
+    pages: list[list[str]] = []
+    for name in names[keys:]:
+        if not pages or sum(wide[one] for one in (*pages[-1], name)) > width:
+            pages.append(names[:keys])
+        pages[-1] = [*pages[-1], name]
+    return pages
 
 
 def _show(rows: list[Cells], plain: bool) -> None:
@@ -74,53 +87,59 @@ def _show(rows: list[Cells], plain: bool) -> None:
     from rich.table import Table
 
     out = console(plain)
+    key: dict[str, list[str]] = {"kernel": [row["kernel"] for row in rows]}
+    if "matrix" in rows[0]:
+        key = {"matrix": [row["matrix"] for row in rows], "N": [str(row["shape"][1]) for row in rows], **key}
     for view in (_memory, _resources):
-        table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False)
-        swept = "matrix" in rows[0]
-        for name in (*(("matrix", "N") if swept else ()), "kernel", *view(rows[0])):
-            table.add_column(
-                name, no_wrap=True, justify="left" if name in ("matrix", "kernel", "origin", "bound") else "right"
-            )
-        for row in rows:
-            place = (row["matrix"], str(row["shape"][1])) if swept else ()
-            table.add_row(*place, row["kernel"], *view(row).values())
-        out.print(table)
+        cells = [view(row) for row in rows]
+        columns = key | {name: [str(row[name]) for row in cells] for name in cells[0]}
+        for page in _pages(columns, len(key), out.width):
+            table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False)
+            for name in page:
+                left = name in ("matrix", "kernel", "origin", "bound")
+                table.add_column(name, no_wrap=True, justify="left" if left else "right")
+            for row in zip(*(columns[name] for name in page), strict=True):
+                table.add_row(*row)
+            out.print(table)
     for note in (*NOTES, *dict.fromkeys(note for row in rows for note in row.get("untested", ()))):
         out.print(note, style="dim", soft_wrap=True, markup=False)
 
 
-def _plot(path: Path, rows: list[Cells], title: str) -> None:
+def _check_plot(path: Path, kernels: list[str] | None, swept: bool) -> None:
+    """Fails before the work rather than after it."""
     from loadsparse.gpu.perfmodel import PerfError
-    from loadsparse.gpu.perfmodel.plot import bars
+    from loadsparse.gpu.perfmodel.plot import check
 
-    panels = {
-        "bytes of A per element": [row["bytes_per_element"] for row in rows],
-        "warp instructions x 32 per output": [row["instructions_per_output"] for row in rows],
-        "predicted time, us": [row["predicted_seconds"] and row["predicted_seconds"] * 1e6 for row in rows],
-        "roofline, us": [row["roofline_seconds"] * 1e6 for row in rows],
-    }
-    try:
-        bars(path, [row["kernel"] for row in rows], panels, title)
-    except PerfError as error:
-        raise fail(str(error)) from None
-
-
-def _check_plot_of_sweep(path: Path, kernels: list[str] | None) -> None:
-    """Fails before the sweep rather than after it."""
-    from loadsparse.gpu.perfmodel import PerfError
-    from loadsparse.gpu.perfmodel.plot import check_suffix
-
-    if kernels and "dense" not in kernels:
+    if swept and kernels and "dense" not in kernels:
         raise fail("the plot of a sweep shows speed-ups over dense: name dense among the kernels, or none")
     try:
-        check_suffix(path)
+        check(path)
     except PerfError as error:
         raise fail(str(error)) from None
+
+
+def _plot(path: Path, rows: list[Cells], title: str) -> None:
+    from loadsparse.gpu.perfmodel.plot import bars
+
+    quantities = {
+        "bytes of A per element": ("bytes_per_element", 1),
+        "sectors of global memory": ("sectors", 1),
+        "shared wavefronts": ("shared_wavefronts", 1),
+        "warp instructions x 32 per output": ("instructions_per_output", 1),
+        "useful multiply-adds, %": ("useful_multiply_adds", 100),
+        "occupancy, %": ("occupancy", 100),
+        "predicted time, us": ("predicted_seconds", 1e6),
+        "roofline, us": ("roofline_seconds", 1e6),
+    }
+    panels = {
+        title: [None if row[key] is None else row[key] * factor for row in rows]
+        for title, (key, factor) in quantities.items()
+    }
+    bars(path, [row["kernel"] for row in rows], panels, title)
 
 
 def _plot_sweep(path: Path, rows: list[Cells], title: str) -> None:
     """Predicted speed-up over dense for every matrix, a panel for each N."""
-    from loadsparse.gpu.perfmodel import PerfError
     from loadsparse.gpu.perfmodel.plot import dots
 
     seconds = {(row["shape"][1], row["kernel"], row["matrix"]): row["predicted_seconds"] for row in rows}
@@ -132,10 +151,7 @@ def _plot_sweep(path: Path, rows: list[Cells], title: str) -> None:
 
     panels = {f"N = {n}": {k: [speedup(n, k, m) for m in matrices] for k in kernels if k != "dense"} for n in many}
     panels = {title: {k: v for k, v in found.items() if any(v)} for title, found in panels.items()}
-    try:
-        dots(path, matrices, panels, "dense / kernel, predicted", title)
-    except PerfError as error:
-        raise fail(str(error)) from None
+    dots(path, matrices, panels, "dense / kernel, predicted", title)
 
 
 def command(
@@ -169,6 +185,8 @@ def command(
         from loadsparse.gpu import comparison
         from loadsparse.gpu.sweep import sweep as run_sweep
 
+        if plot is not None:
+            _check_plot(plot, kernels, sweep is not None)
         if sweep is None:
             if out is not None:
                 raise fail("--out belongs to --sweep: use --json to write one comparison")
@@ -178,13 +196,11 @@ def command(
             if out is None:
                 raise fail(f"--sweep {sweep} needs --out FILE.jsonl, from which it resumes after a kill")
             many = _integers(columns, "--n", "8,16,32")
-            if plot is not None:
-                _check_plot_of_sweep(plot, kernels)
             rows = run_sweep(sweep, out, many, sparsity, gpu, kernels, exact=exact, seed=seed, progress=update)
         if plot is not None and sweep is not None:
             _plot_sweep(plot, rows, f"Predicted speed-up over dense, {sweep}, {sparsity:.0%} sparse, {gpu}")
         elif plot is not None:
-            _plot(plot, rows, f"{shape.replace(',', ' x ')} (M x N x K), {sparsity:.0%} sparse")
+            _plot(plot, rows, f"{shape.replace(',', ' x ')} (M x N x K), {sparsity:.0%} sparse, {gpu}")
     if as_json:
         typer.echo(json.dumps({"rows": rows, "notes": NOTES}))
     else:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from loadsparse.gpu.perfmodel.gpu import PerfError
+from loadsparse.reference.formats.container import replace_file
+
+ACROSS = 4
+"""Panels of bars side by side."""
 
 
-def check_suffix(path: Path) -> None:
-    """Raises PerfError for a file that no plot can be."""
+def check(path: Path) -> None:
+    """Raises PerfError for a file that no plot can be, and without matplotlib: to be called before the work."""
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise PerfError(f"{path}: a plot is written as .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise PerfError(f"{path}: there is no folder {path.parent}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise PerfError("plots need matplotlib: pip install 'loadsparse[plots]'")
 
 
 def lines(
@@ -28,24 +37,36 @@ def lines(
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     axis.legend()
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def bars(path: Path, names: Sequence[str], panels: Mapping[str, Sequence[float | None]], title: str) -> None:
-    """Write one panel of bars per quantity, side by side, as a .png, .svg or .pdf file; None leaves a gap.  See `lines`."""
-    figure = _figure(path, (3.5 * len(panels), 4))
-    for axis, (quantity, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    """Write one panel of bars per quantity as a .png, .svg or .pdf file; None leaves a gap.  See `lines`."""
+    across = min(ACROSS, len(panels))
+    down = -(-len(panels) // across)
+    figure = _figure(path, (1 + 3 * across, (0.8 + 0.28 * len(names)) * down + 0.4))
+    axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (quantity, values) in zip(axes, panels.items(), strict=False):
         axis.barh(names, [value or 0.0 for value in values])
-        axis.invert_yaxis()
         axis.set_title(quantity, fontsize="medium")
         for place, value in enumerate(values):
             axis.annotate(
-                " -" if value is None else f" {value:.4g}", (value or 0.0, place), va="center", fontsize="small"
-            )
-        axis.margins(x=0.2)
+                _number(value), (value or 0.0, place), xytext=(3, 0), textcoords="offset points",
+                va="center", fontsize="small",
+            )  # fmt: skip
+        axis.set_xlim(0, 1.35 * (max((value or 0.0 for value in values), default=0.0) or 1.0))
+        axis.locator_params(axis="x", nbins=4)
         axis.tick_params(labelsize="small")
+    axes[0].invert_yaxis()
     figure.suptitle(title)
-    figure.savefig(path)
+    _save(figure, path)
+
+
+def _number(value: float | None) -> str:
+    """Three digits, without an exponent."""
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def dots(
@@ -72,15 +93,17 @@ def dots(
         axes[-1].set_xticks(range(len(names)), names, rotation=90, fontsize="small")
     else:
         axes[-1].set_xlabel(f"{len(names)} matrices, in the order of the table")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside center right")
     figure.suptitle(title)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def _figure(path: Path, size: tuple[float, float]) -> Any:
-    check_suffix(path)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise PerfError("plots need matplotlib: pip install 'loadsparse[plots]'") from None
+    check(path)
+    from matplotlib.figure import Figure
+
     return Figure(figsize=size, layout="constrained")
+
+
+def _save(figure: Any, path: Path) -> None:
+    replace_file(path, lambda file: figure.savefig(file, format=path.suffix[1:]))

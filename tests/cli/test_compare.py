@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from loadsparse.cli import compare
 from loadsparse.cli.main import app
 from loadsparse.gpu import comparison
 
@@ -62,6 +63,20 @@ def test_plot_of_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "<!-- dense-4bit -->" not in drawn  # no time is predicted
 
 
+def test_columns_that_do_not_fit_go_to_another_table() -> None:
+    columns = {"matrix": ["opt-30b up"], "kernel": ["lscd"], "a": ["1"], "wavefronts": ["1,000"], "b": ["-"]}
+    assert compare._pages(columns, 2, 200) == [list(columns)]
+    assert compare._pages(columns, 2, 40) == [["matrix", "kernel", "a", "wavefronts"], ["matrix", "kernel", "b"]]
+    assert compare._pages(columns, 2, 1) == [["matrix", "kernel", name] for name in ("a", "wavefronts", "b")]
+
+
+def test_a_plot_that_cannot_be_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "compare", lambda *_, **__: pytest.fail("work was done"))
+    for name in ("x.bmp", "nowhere/x.png"):
+        done = RUN.invoke(app, ["compare", "dense-4bit", "--plot", str(tmp_path / name)])
+        assert done.exit_code == 2, done.output
+
+
 def test_a_hazard_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     original = comparison.compare
 
@@ -86,6 +101,7 @@ def test_a_hazard_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--sweep", "opt", "--out", "x.jsonl", "--plot", "x.bmp"], "a plot is written as .png"),
         (["--sweep", "nix", "--out", "x.jsonl"], "unknown sweep 'nix': known are opt, llama, smollm2"),
         (["dense-4bit", "--plot", "x.bmp"], "a plot is written as .png"),
+        (["dense-4bit", "--plot", "nowhere/x.png"], "there is no folder nowhere"),
         (["dense-4bit", "--gpu", "nix"], "unknown GPU 'nix'"),
     ],
 )
