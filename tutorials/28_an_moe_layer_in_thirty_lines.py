@@ -39,7 +39,7 @@ show(
 # %% [markdown]
 # ## The idea in ten lines of NumPy
 #
-# Every token has a score with every expert. It takes the K best, and adds their answers, weighted by the scores, which are first divided by their sum.
+# Every token has a score with every expert: the sigmoid, $1 / (1 + e^{-z})$, of a product z of the token with the expert's row of the [router](glossary.md#router). It takes the K best, and adds their answers, weighted by the scores, which are first divided by their sum.
 
 # %%
 T, E, K, D, H = 256, 16, 4, 32, 24  # tokens, experts, experts per token, model width, expert width
@@ -66,7 +66,7 @@ print("loads:", np.bincount(chosen.ravel(), minlength=E))
 #
 # $$ y_i = \sum_{\text{shared}} F(x_i) + \sum_{k \in \text{top } K} g_{ik}\, F_k(x_i), \qquad F(x) = W_2\,(\mathrm{silu}(W_1 x) \cdot W_3 x), \quad g_{ik} = \frac{s_{ik}}{\sum_{j \in \text{top } K} s_{ij}} $$
 #
-# `moe.forward` computes the sum, `moe.network` is F, `routing.top_k` chooses and `routing.gate_weights` gives g.
+# with $\mathrm{silu}(a) = a / (1 + e^{-a})$ and the scores $s = \mathrm{sigmoid}(\text{router} \cdot x)$. `moe.forward` computes the sum, `moe.network` is F, `routing.sigmoid` scores, `routing.top_k` chooses and `routing.gate_weights` gives g.
 
 # %%
 from loadsparse.reference import moe, routing
@@ -82,7 +82,7 @@ print("the library agrees with the loops to", f"{np.abs(output.y - y).max():.1e}
 #
 # ### What passes through the choice
 #
-# The weights $g$ are smooth in the scores, so the [router](glossary.md#router) has a gradient. The *choice* is not: it jumps. A small change of an expert that was not chosen changes nothing at all, and a [bias](glossary.md#bias) that only helps to choose has gradient zero.
+# The weights $g$ are smooth in the scores, so the router has a gradient. The *choice* is not: it jumps. A small change of an expert that was not chosen changes nothing at all, and a [bias](glossary.md#bias) that only helps to choose has gradient zero.
 
 # %%
 dy = rng.standard_normal(y.shape)
@@ -103,7 +103,7 @@ assert np.array_equal(moe.forward(layer, x, bias).y, output.y)  # ... and never 
 # %% [markdown]
 # ### Measure balance
 #
-# *MaxVio* is the load of the busiest expert over the mean, minus one: `routing.max_violation`. 0 is perfect. If each expert lives on its own GPU, the layer takes 1 + MaxVio times as long as it should, because everybody waits for the busiest.
+# *MaxVio* is the load of the busiest expert over the mean, minus one: `routing.max_violation`. 0 is perfect. If each expert lives on its own GPU, the layer takes 1 + MaxVio times as long as it should, because everybody waits for the busiest; *utilisation* is the inverse of that, the share of the GPUs' time that is used.
 
 # %%
 print("loads:", output.loads, f"mean {T * K / E:.0f}")

@@ -104,7 +104,7 @@ assert np.array_equal(results["sign, u = 0.01"][1].bias, bias)  # the ten lines 
 #
 # $$ \max \sum_{ik} s_{ik} x_{ik} \quad\text{with}\quad \sum_k x_{ik} = K,\quad \sum_i x_{ik} = L = KT/E . $$
 #
-# `assignment.solve` finds it. Its [dual](glossary.md#dual), `lagrangian.dual`, is $D(p) = \sum_i \text{(sum of the top K of } s_i + p) - L \sum_k p_k$: **the bias is the dual variable**, and $A - L$ (loads minus mean) is a [subgradient](glossary.md#subgradient). So ALF-LB is a primal-dual method, and the linear
+# `assignment.solve` finds it. Its [dual](glossary.md#dual), `lagrangian.dual`, is $D(p) = \sum_i \text{(sum of the top K of } s_i + p) - L \sum_k p_k$: **the bias is the dual variable**, and $A - L$ (loads minus their mean, one number per expert) is a [subgradient](glossary.md#subgradient). So ALF-LB is a primal-dual method, and the linear
 # program says what it reaches for. By [weak duality](glossary.md#weak-duality) $D(p)$ is never below the optimum.
 
 # %%
@@ -159,7 +159,7 @@ print(f"the dual rises by {float(promised) / 10_000}")
 # <details><summary>Answers</summary>
 #
 # 1. By at most u (1 + 1/2 + ... + 1/N) = 0.0063 in 300 steps, far less than the differences of the scores: it cannot arrive.
-# 2. About 0.11, drawn below: even with equal chances, the fullest of 16 experts has 11 % too many tokens of 2,048. The formula $\sqrt{2 \ln E\,(1 - K/E)/L}$ = 0.138 is an estimate from above.
+# 2. About 0.11, drawn below: even with equal chances, the fullest of 16 experts has 11 % more tokens than the mean, 256. The formula $\sqrt{2 \ln E\,(1 - K/E)/L}$ = 0.138 is an estimate from above.
 # 3. [Chapter 30](30_duality_with_three_tokens.ipynb) does it, for the scores (9, 1), (6, 2), (4, 3): the optimum is 16.
 #
 # </details>

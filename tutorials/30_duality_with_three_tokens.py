@@ -100,7 +100,7 @@ assert best[1, 0] == best[1, 1]
 # %% [markdown]
 # ## Check it against the oracle
 #
-# HiGHS, an LP solver that knows nothing of prices, agrees, and so does exact arithmetic.
+# `linear_program.solve` asks HiGHS, a general LP solver, which is told the scores and the constraints only. It finds the same split and, as the multipliers of its constraints, the same prices: $p_0 - p_1 = -4$. Exact arithmetic (`lagrangian.dual`, in fractions) agrees.
 
 # %%
 from fractions import Fraction
@@ -117,7 +117,7 @@ assert tied.tokens.tolist() == [1]  # one token is undecided, and E - 1 = 1 is t
 # %% [markdown]
 # ## Numbers
 #
-# Whole tokens cannot be split: loads 1 and 2 or 2 and 1 are the best. The solver finds the better one, with prices that prove it.
+# Whole tokens cannot be split, so no loads are equal; `assignment.solve` then lets each expert take L rounded down or up: 1 and 2, or 2 and 1. It finds the better one, with prices that prove it. The value, 18, is above 16 because the question has changed: expert 0 may now keep two tokens instead of one and a half.
 
 # %%
 whole = assignment.solve(scores, 1)

@@ -43,7 +43,7 @@ show(
 # %% [markdown]
 # ## The idea in ten lines of NumPy
 #
-# Quantile balancing: take turns. Given the [experts](glossary.md#expert)' prices, each token's threshold is its (K + 1)-th best biased score; given the thresholds, each expert's price is the one at which exactly L tokens want it. Each turn minimises the [dual](glossary.md#dual) exactly over one side.
+# Quantile balancing: take turns. Given the [experts](glossary.md#expert)' prices, each token's threshold is its (K + 1)-th best biased score; given the thresholds, each expert's price is the one at which exactly L tokens want it. Each half of a turn minimises the [dual](glossary.md#dual) exactly over one side.
 
 # %%
 import numpy as np
@@ -64,8 +64,8 @@ for turn in range(6):
 #
 # $$ \max \sum_{ik} s_{ik} x_{ik} \quad\text{with}\quad \sum_k x_{ik} = K,\quad \sum_i x_{ik} = L,\quad 0 \le x \le 1. $$
 #
-# The constraint matrix is the incidence matrix of a bipartite graph, hence *totally unimodular*: where L is an integer some optimal $x$ holds only zeros and ones. `assignment.solve` finds prices by Newton's method (the Hessian of the dual is a graph
-# Laplacian) and decides the last tokens by shortest paths in integers.
+# The constraint matrix is the incidence matrix of a bipartite graph, hence *totally unimodular*: where L is an integer some optimal $x$ holds only zeros and ones. `assignment.solve` finds prices by Newton's method (over many tokens the dual looks smooth, and its Hessian is a graph
+# Laplacian: [chapter 33](33_logarithmic_regret_seen.ipynb)) and decides the last tokens by shortest paths in integers. Mind the sign: the ten lines subtracted a price; the library's `best.prices` are *[biases](glossary.md#bias)*, to be added.
 
 # %%
 from loadsparse.reference import balancing, routing
@@ -106,6 +106,9 @@ print(f"{tied.tokens.size} of {T} tokens are undecided at these prices; never mo
 assert tied.slots <= E - 1
 
 # %% [markdown]
+# Why never more? Draw a line between two experts for every token that is undecided between them. A token on the line from k to j says $s_{ik} + p_k = s_{ij} + p_j$: it fixes the difference of two prices. Lines that closed a ring would fix one difference twice, by
+# different tokens, and generic scores do not agree like that. So the lines close no ring, and on E experts E − 1 lines without a ring are the most there can be (statement D6; `balance.ties` finds them).
+#
 # ## Check it against the oracle
 #
 # `certify` shares no code with the solver: feasibility in integers, the value, and the duality gap. It refuses a solution in which two tokens swapped places. On a small matrix HiGHS is a second opinion, and its solution is integral, as promised.
@@ -145,18 +148,19 @@ for row in rows:
             f"{row.balancer:14s} step {row.step:3d}  MaxVio {row.max_violation:7.4f}  dual gap {row.dual_gap:9.2e}  score kept {row.kept:.5f}"
         )
 assert all(row.dual_gap >= -1e-12 for row in rows)
+assert round(rows[0].kept, 2) == 1.06  # exercise 2
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Give one expert half the capacity of the others (`capacity=`). What happens to its price, and to the optimum?
+# 1. Give one expert half the seats of before and the others L/16 more (`capacity=`, the most tokens of each expert). What happens to its price, and to the optimum?
 # 2. Why may "score kept" exceed 1 for an unbalanced routing?
 # 3. Compare `balancing.Auction` with `assignment.solve` for K = 1 on the 96 tokens: how far from the optimum may it be, at ε = 0.001?
 #
 # <details><summary>Answers</summary>
 #
-# 1. Its [bias](glossary.md#bias) falls from −0.155 to −0.187: a seat there has become dearer. The optimum still rises, by 70, because the cell gives each of the others L/16 seats more.
-# 2. The score kept is measured against the *balanced* optimum; routing without the constraint may collect more, here 1.05 times as much at step 0.
+# 1. Its bias falls from −0.155 to −0.187: a seat there has become dearer. The optimum still rises, by 70, because of the seats that the others gained.
+# 2. The score kept is measured against the *balanced* optimum; routing without the constraint may collect more, here 1.06 times as much at step 0.
 # 3. At most T·ε = 96 · 0.001 = 0.096 below it: so much an auction loses whose bids rise in steps of ε.
 #
 # </details>
@@ -179,4 +183,4 @@ assert small[np.arange(96), auction].sum() >= assignment.solve(small, 1).value -
 # %% [markdown]
 # ## Summary
 #
-# Balanced routing is an assignment problem. Its dual variables are the biases, its optimum can be certified by anyone, and all but E − 1 tokens simply take their best experts at the prices. Next: [how it moves](32_what_the_sign_rule_promises.ipynb): the [sign rule](glossary.md#sign-rule) moves towards those prices.
+# Balanced routing is an assignment problem. Its dual variables are the biases, its optimum can be certified by anyone, and all but at most E − 1 tokens simply take their best experts at the prices. Next: [how it moves](32_what_the_sign_rule_promises.ipynb): the [sign rule](glossary.md#sign-rule) moves towards those prices.

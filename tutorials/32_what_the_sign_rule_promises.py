@@ -54,7 +54,7 @@ for n in range(5):
 # (D1 to D9 number the statements of `loadsparse.theory`: its README has each with its proof, its condition and its test.)
 #
 # Let $g = A - L$ and $\Delta = -u\,\mathrm{sign}(g)$. The dual changes by $\langle g, \Delta\rangle + S$ with $S \ge 0$: the first part is the gain that the slope promises, $-u\|g\|_1$; the second is what the tokens that switch give back. So the dual falls exactly while $S \le u\|g\|_1$, which is certain if at most
-# $\tfrac12\|g\|_1$ slots change hands.
+# $\tfrac12\|g\|_1$ slots change hands (`few_switches`), or if the loads after the step still lean the old way, $\langle A^+ - L, \Delta\rangle \le 0$ (`keeps_direction`). `lagrangian.step` computes all of this for one step.
 
 # %%
 from loadsparse.reference import routing
@@ -107,7 +107,7 @@ print("pairs checked:", sum(change.token.size for change in changes))
 #
 # ### The band (D5)
 #
-# In one step only tokens within 2u of indifference can move. The most that such a window can hold, summed over rivals, is a band $b_k$: once $|A_k - L| \le b_k$ it stays so, and after $N_0 = \lceil (E-1)(R+2u)/(2u) \rceil + 1$ steps all experts are inside.
+# In one step only tokens within 2u of indifference can move. The most that such a window can hold, summed over rivals, is a band $b_k$ (`balance.bands`): once $|A_k - L| \le b_k$ it stays so, and after $N_0 = \lceil (E-1)(R+2u)/(2u) \rceil + 1$ steps (`balance.entry_steps`; R is the largest score minus the smallest) all experts are inside.
 
 # %%
 band, first = balance.bands(scores, u), balance.entry_steps(scores, u)
@@ -122,7 +122,7 @@ assert run.spreads.max() <= balance.spread_bound(scores, K, u=u)  # D4: biases s
 # %% [markdown]
 # ### The cycle (D4)
 #
-# Bounded biases that are multiples of u have finitely many states: the rule must repeat itself.
+# Differences of biases that are bounded and multiples of u have finitely many states, so the rule must repeat itself: `balance.limit_cycle`.
 
 # %%
 cycle = balance.limit_cycle(scores, K, u)
@@ -156,13 +156,13 @@ assert entry[0] > entry[-1]
 # ## Exercises
 #
 # 1. Find scores for which the [sign rule](glossary.md#sign-rule) comes to rest. What must L be?
-# 2. Under group-limited routing (`theory.limits.grouped_sign_rule`) the preference rule fails. Find one token that moves the wrong way and explain it.
+# 2. Some models put the experts in groups; a token first takes the groups whose best biased scores add up to most, then the [top K](glossary.md#top-k) inside of those. Run `theory.limits.grouped_sign_rule` (4 groups, 2 of them per token): how often does the preference rule fail, and why?
 # 3. Let u fall like 1/n from a small start. How far can the biases travel in N steps?
 #
 # <details><summary>Answers</summary>
 #
 # 1. All loads must be equal, so L must be an integer: for instance one token per expert that prefers it, (1, 0) and (0, 1), L = 1, rests at once. If L is no integer it never rests.
-# 2. 365 of the 783 switches of an expert go the wrong way. A group that wins brings all its experts with it, so a token may gain an expert whose bias fell.
+# 2. Of 783 times that a token changed experts, 365 broke the rule. A group that wins brings all its experts with it, so a token may gain an expert whose bias fell.
 # 3. At most u (1 + ln N): with u = 0.001 and N = 10⁶ steps, 0.0148.
 #
 # </details>
