@@ -10,7 +10,8 @@ HINTS = {
     "syntax": "Look at brackets, colons and indentation, here and one line above.",
     "placeholder": "Replace the `...` by your code.",
     "name": "Check the spelling; every name is a parameter, an import, or assigned before its use.",
-    "type": "Check what you call and what you give it: inside a kernel only Numba's names and plain arithmetic exist.",
+    "type": "Check what you call and what you give it: inside a kernel only Numba's names and plain arithmetic "
+    "exist, and `/` makes a float, `//` a whole number.",
     "index": "One index per dimension, each an integer: x[i], or x[i, j] for a matrix.",
     "constant": "Write a number, or the name of a number that stands outside of the function: indices of mixed tuples, shapes "
     "of shared arrays and some operands must be known when the kernel is compiled.",
@@ -26,7 +27,7 @@ HINTS = {
     "float64": "In Numba float32 + int is float64, and so is 0.5: write float32(10), and keep indices integers.",
     "race": "cuda.syncthreads() between the two makes every thread wait for the others.",
     "collision": "Give each element to one thread: in global memory nothing orders threads, and blocks never wait for blocks.",
-    "bounds": "Threads beyond the data must do nothing: guard the access with `if i < n:`.",
+    "bounds": "Threads beyond the data must do nothing: guard the access with `if i < n:`. In shared memory: the largest index is one less than the array's size.",
     "alignment": "The address must be a multiple of the number of bytes that is moved.",
     "uninitialized": "Shared memory and registers start undefined: write before you read.",
     "barrier": "Every thread of the block must reach the same barrier: take it out of the `if`.",

@@ -42,5 +42,8 @@ def kernel(out, items):
     # FILL ME IN: out[i, 0] is the row, out[i, 1] the column, out[i, 2] the value's bits
     ...
 """,
-    hints={"wrong": "xor undoes itself: column = (location % 64) ^ ((row % 8) << 3)."},
+    hints={
+        "wrong": "In out[i, 0] the row: 64 places each. In out[i, 1] the column: xor undoes itself, so "
+        "(location % 64) ^ ((row % 8) << 3). In out[i, 2] the value: only the low 16 bits."
+    },
 )

@@ -50,7 +50,8 @@ def kernel(out, a, tiles):
     out[t + 192] = s3
 """,
     hints={
-        "copy": "cp_async_wait(0) at the top of the loop, before the tile is read.",
+        "copy": "cp_async_wait(0) at the top of the loop; it waits for committed groups only. "
+        "The next tile goes to the other buffer.",
         "race": "Wait, then barrier(): the barrier shows everybody's copies, and that the other buffer has been read.",
         "bounds": "There is no tile after the last one: send for the next only if tile + 1 < tiles.",
     },

@@ -7,9 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+SHRINK = (
+    0.74  # a drawing gets no smaller than this on a narrow screen, where its text would be too small; then it scrolls
+)
+
 STYLE = """
 .film{margin:1em 0;max-width:100%;color:inherit}
-.film svg{max-width:100%;height:auto;display:block}
+.film .film-drawing{overflow-x:auto}
+.film svg{width:100%;height:auto;display:block}
 .film svg text{fill:currentColor;font:10px sans-serif;text-anchor:middle;dominant-baseline:central}
 .film .part{fill:none;stroke:currentColor;stroke-width:.4;stroke-opacity:.5}
 .film .part.on{fill:#e69f00;fill-opacity:.35;stroke-width:2;stroke-opacity:1}
@@ -101,8 +106,9 @@ class Film:
         last = len(self.captions) - 1
         return (
             f'<style>{STYLE}</style><figure class="film" id="{name}">'
-            f'<svg viewBox="0 0 {self.width:g} {self.height:g}" width="{self.width:g}" role="img" '
-            f'aria-label="{escape(self.alt)}">{drawing}</svg>'
+            f'<div class="film-drawing" tabindex="0"><svg viewBox="0 0 {self.width:g} {self.height:g}" '
+            f'style="max-width:{self.width:g}px;min-width:{SHRINK * self.width:g}px" role="img" '
+            f'aria-label="{escape(self.alt)}">{drawing}</svg></div>'
             f'<div class="film-controls"><button type="button" value="-1" aria-label="previous frame">&larr;</button>'
             f'<input type="range" min="0" max="{last}" value="0" aria-label="{escape(self.title)}: frame">'
             f'<button type="button" value="1" aria-label="next frame">&rarr;</button></div>'

@@ -28,7 +28,7 @@ def tokens_moving(scores: NDArray[Any], rate: float = 0.02, steps: int = 24) -> 
         loads = routing.loads(route[:, None], experts)
         moved = int((route != routes[frame - 1]).sum()) if frame else 0
         captions.append(
-            f"Step {frame}: loads {', '.join(map(str, loads.tolist()))} (balanced: {tokens / experts:g}); "
+            f"Step {frame}: loads {', '.join(map(str, loads.tolist()))} (balanced: {tokens / experts:.3g}); "
             f"{moved} token{'' if moved == 1 else 's'} moved; MaxVio {routing.max_violation(loads):.2f}."
         )
     highest = max(int(routing.loads(route[:, None], experts).max()) for route in routes)
