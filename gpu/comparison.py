@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadsparse.gpu import compiler, kernels, perfmodel
-from loadsparse.gpu.kernels import parts
+from loadsparse.gpu.kernels import planning
 from loadsparse.gpu.launch import Launch
 from loadsparse.gpu.perfmodel import tile as tiles
 from loadsparse.gpu.perfmodel.gpu import Gpu, PerfError
@@ -268,7 +268,7 @@ def _split_of(name: str, shape: tuple[int, int, int], sparsity: float, arch: str
     if not hasattr(kernel, "tiling"):
         return 1
     corner = kernel.encode(_weights(name, 64, 64, sparsity, None, 0))
-    return parts.grid_of(kernel.tiling(corner, shape[0], arch), shape, arch)[2]
+    return planning.grid_of(kernel.tiling(corner, shape[0], arch), shape, arch)[2]
 
 
 def _published(name: str, shape: tuple[int, int, int], sparsity: float) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """Bitmap weights decoded from shared memory straight into mma fragments: no dense tile, no scatter, no zero-fill.
 
 A warp owns 4 strips of 16 rows x 64 columns (2 beyond 32 columns of B) and decodes them as `decode.py` says.  A block has 256
-rows (512 beyond 32 columns, so that more warps share B's tile).  Tiles travel through up to four shared-memory stages by
-cp.async, with one barrier a step.  K is split over blocks; float32 partials are
-added by a second kernel in ascending order.
+rows (512 beyond 32 columns where shared memory holds them, so that more warps share B's tile).  Tiles travel through up to four
+shared-memory stages by cp.async, with one barrier a step.  K is split over blocks; float32 partials are added by a second
+kernel in ascending order.
 
 The tiles of `Adaptive` weights are of several kinds; those that are no bitmaps take the road of `scatter.py`.
 
@@ -35,7 +35,7 @@ from loadsparse.gpu.intrinsics import (
     warp_barrier,
     zeros,
 )
-from loadsparse.gpu.kernels import parts
+from loadsparse.gpu.kernels import parts, planning
 from loadsparse.gpu.kernels.blocks import clear_shared, copy_while, load_panels
 from loadsparse.gpu.kernels.decode import decode_and_multiply, locate
 from loadsparse.gpu.kernels.scatter import area_bytes, scatter_half, take_and_multiply
@@ -278,7 +278,7 @@ class BitmapKernel:
 
     def encode(self, a: NDArray[Any], dtype: str = "f16") -> LaneBitmap:
         """Lane-ordered bitmap form of dense weights [M, K] (float16, or uint16 bit patterns with dtype="bf16")."""
-        if np.size(a) < parts.LARGE:
+        if np.size(a) < planning.LARGE:
             return LaneBitmap.encode(a, dtype)
         from loadsparse.gpu.kernels.pack_lanes import pack_lane_bitmap
 
@@ -289,10 +289,10 @@ class BitmapKernel:
 
         `split_k` divides K over that many blocks (None: chosen from the multiprocessors of `arch`).  Raises ValueError.
         """
-        parts.check_weights(self.name, encoded, LaneBitmap)
-        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded, encoded.shape[0], arch))
+        planning.check_weights(self.name, encoded, LaneBitmap)
+        return planning.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded, encoded.shape[0], arch))
 
-    def tiling(self, encoded: LaneBitmap, m: int, arch: str) -> parts.Tiling:
+    def tiling(self, encoded: LaneBitmap, m: int, arch: str) -> planning.Tiling:
         """See `tiling`."""
         return tiling(encoded, m, arch)
 
@@ -305,7 +305,7 @@ class AdaptiveKernel:
 
     def encode(self, a: NDArray[Any], dtype: str = "f16") -> Adaptive:
         """Dense weights [M, K] (float16, or uint16 bit patterns with dtype="bf16"), each tile in its best form."""
-        if np.size(a) < parts.LARGE:
+        if np.size(a) < planning.LARGE:
             return Adaptive.encode(a, dtype)
         from loadsparse.gpu.kernels.pack_lanes import pack_adaptive
 
@@ -313,15 +313,15 @@ class AdaptiveKernel:
 
     def plan(self, encoded: Adaptive, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B, see `BitmapKernel.plan`."""
-        parts.check_weights(self.name, encoded, Adaptive)
-        return parts.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded, encoded.shape[0], arch))
+        planning.check_weights(self.name, encoded, Adaptive)
+        return planning.plan_tiles(self.name, encoded, b, arch, split_k, tiling(encoded, encoded.shape[0], arch))
 
-    def tiling(self, encoded: Adaptive, m: int, arch: str) -> parts.Tiling:
+    def tiling(self, encoded: Adaptive, m: int, arch: str) -> planning.Tiling:
         """See `tiling`."""
         return tiling(encoded, m, arch)
 
 
-def tiling(encoded: LaneBitmap | Adaptive, m: int, arch: str) -> parts.Tiling:
+def tiling(encoded: LaneBitmap | Adaptive, m: int, arch: str) -> planning.Tiling:
     """How the kernel cuts matrices of m rows: its height, stages and copies depend on the largest tile of the weights."""
     slot, limit = 16 * int(np.diff(encoded.offsets).max()), shared_per_block(arch)
     bits, rounds = int(encoded.bits[0]), encoded.rounds() if isinstance(encoded, Adaptive) else 0
@@ -353,7 +353,7 @@ def tiling(encoded: LaneBitmap | Adaptive, m: int, arch: str) -> parts.Tiling:
         }  # fmt: skip
         return compiled(dtype, panels, n_width, direct, paired, arch, **variant, **how)
 
-    return parts.Tiling(
+    return planning.Tiling(
         compiled=build,
         weights=("offsets", "data"),
         tile_m=tile_m,

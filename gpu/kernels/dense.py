@@ -25,7 +25,7 @@ from loadsparse.gpu.intrinsics import (
     shared_base,
     zeros,
 )
-from loadsparse.gpu.kernels import parts
+from loadsparse.gpu.kernels import parts, planning
 from loadsparse.gpu.kernels.blocks import load_panels, load_rows
 from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.launch import Launch
@@ -129,14 +129,14 @@ class DenseKernel:
 
     def plan(self, encoded: DenseMatrix, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B; see lscd.Lscd.plan."""
-        parts.check_weights(self.name, encoded, DenseMatrix)
-        return parts.plan_tiles(
+        planning.check_weights(self.name, encoded, DenseMatrix)
+        return planning.plan_tiles(
             self.name, encoded, b, arch, split_k, self.tiling(encoded, encoded.shape[0], arch), "dense"
         )
 
-    def tiling(self, encoded: DenseMatrix, m: int, arch: str) -> parts.Tiling:
+    def tiling(self, encoded: DenseMatrix, m: int, arch: str) -> planning.Tiling:
         """How it cuts matrices of m rows into blocks: always alike."""
-        return parts.Tiling(
+        return planning.Tiling(
             compiled=partial(compiled, k_width=parts.copy_width(encoded.shape[1])),
             weights=("values",),
             tile_m=lambda panels: TILE_M,

@@ -26,7 +26,7 @@ from numba import cuda, uint32, uint64
 from numpy.typing import NDArray
 
 from loadsparse.gpu import compiler
-from loadsparse.gpu.kernels import bitmap, lscd, parts, worklist
+from loadsparse.gpu.kernels import bitmap, lscd, parts, planning, worklist
 from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.kernels.splitting import SM_COUNT
 from loadsparse.gpu.kernels.worklist import PANEL, Item
@@ -172,14 +172,14 @@ class Grouped:
         `arch`). The launch's `splits` are those of every expert. Raises ValueError.
         """
         one = FORMATS[self.format]
-        parts.check_arch(arch)
-        parts.check_weights(self.name, encoded, ExpertWeights)
+        planning.check_arch(arch)
+        planning.check_weights(self.name, encoded, ExpertWeights)
         if not isinstance(encoded.stack, one.form):
             raise ValueError(
                 f"kernel {self.name} multiplies experts in {one.form.__name__}, got {type(encoded.stack).__name__}: encode "
                 f"them with kernels.get({self.name!r}).encode"
             )
-        parts.check_operand(encoded.shape, encoded.dtype, b)
+        planning.check_operand(encoded.shape, encoded.dtype, b)
         counts = check_counts(counts, encoded.experts, b.shape[1])
         (m, k), n = encoded.shape, b.shape[1]
         tiling, tiles = one.kernel.tiling(encoded.stack, m, arch), -(-k // 64)
@@ -189,7 +189,7 @@ class Grouped:
         owner = np.array([item.expert for item in items])
         used = np.array([parts.narrowest(worklist.panels(item), panels) for item in items])
         step = one.overhead + used
-        if asked := parts.check_split(split_k, tiles):
+        if asked := planning.check_split(split_k, tiles):
             chosen = np.full(encoded.experts, asked)
         else:
             slots, resident = SM_COUNT.get(arch, 108), tiling.resident(panels)
@@ -225,8 +225,10 @@ class Grouped:
             grid = (len(many), rows * 2 * panels // 128, 1)
             adder_args = ("partials", "c", "sums", np.uint32(m), np.uint32(n))
             steps.append(Step(adder, "reduce_items", grid, (128, 1, 1), 0, adder_args))
-        ranges = [parts.split_ranges(k, tiling.tile_k, int(many)) for many in chosen]
-        ranges += [parts.split_ranges(k, tiling.tile_k, 1)] * (encoded.experts - len(ranges))  # the last have no tokens
+        ranges = [planning.split_ranges(k, tiling.tile_k, int(many)) for many in chosen]
+        ranges += [planning.split_ranges(k, tiling.tile_k, 1)] * (
+            encoded.experts - len(ranges)
+        )  # the last have no tokens
         return Launch(
             steps=tuple(steps),
             buffers=buffers,
@@ -271,7 +273,7 @@ def padded_columns(counts: Sequence[int]) -> NDArray[np.int64]:
 
 
 def read_units(
-    encoded: ExpertWeights, items: list[Item], tiling: parts.Tiling, tile: int, rows: int
+    encoded: ExpertWeights, items: list[Item], tiling: planning.Tiling, tile: int, rows: int
 ) -> NDArray[np.int64]:
     """Units of 16 bytes that the weights of every item take: what its rows of tiles store."""
     tiles = -(-encoded.shape[1] // 64)

@@ -34,7 +34,7 @@ from loadsparse.gpu.intrinsics import (
     zero_words,
     zeros,
 )
-from loadsparse.gpu.kernels import parts
+from loadsparse.gpu.kernels import parts, planning
 from loadsparse.gpu.kernels.blocks import (
     clear_shared,
     load_panels,
@@ -181,7 +181,7 @@ class Lscd:
 
         Large matrices go through the compiled packer, which makes the same bytes 60 times faster.
         """
-        if np.size(a) < parts.LARGE:
+        if np.size(a) < planning.LARGE:
             return TiledCSL.encode(a, dtype)
         from loadsparse.gpu.kernels.pack import pack_tiled_csl
 
@@ -192,15 +192,15 @@ class Lscd:
 
         `split_k` divides K over that many blocks (None: chosen from the multiprocessors of `arch`).  Raises ValueError.
         """
-        parts.check_weights(self.name, encoded, TiledCSL)
-        return parts.plan_tiles(self.name, encoded, b, arch, split_k, TILING)
+        planning.check_weights(self.name, encoded, TiledCSL)
+        return planning.plan_tiles(self.name, encoded, b, arch, split_k, TILING)
 
-    def tiling(self, encoded: TiledCSL, m: int, arch: str) -> parts.Tiling:
+    def tiling(self, encoded: TiledCSL, m: int, arch: str) -> planning.Tiling:
         """How it cuts matrices of m rows into blocks: always alike."""
         return TILING
 
 
-TILING = parts.Tiling(
+TILING = planning.Tiling(
     compiled=compiled,
     weights=("tile_offsets", "items"),
     tile_m=lambda panels: TILE_M,

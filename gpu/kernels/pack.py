@@ -66,7 +66,9 @@ def _offsets(counts: NDArray[np.int64], unit: int) -> NDArray[np.int32]:
 
 
 def _in_parallel(work: Callable[..., None], tiles: int, threads: int | None, *args: Any) -> None:
-    """Call work(begin, end, *args) for ranges of tiles; the work releases the interpreter lock."""
+    """Call work(begin, end, *args) for ranges of tiles; the work releases the interpreter lock.  Raises ValueError."""
+    if threads is not None and (not isinstance(threads, (int, np.integer)) or threads < 1):
+        raise ValueError(f"threads must be a positive integer or None, got {threads!r}")
     threads = min(tiles, threads or os.cpu_count() or 1)
     if threads == 1:
         return work(0, tiles, *args)

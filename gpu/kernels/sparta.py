@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loadsparse.gpu.kernels import parts, sputnik, twofour
+from loadsparse.gpu.kernels import parts, planning, sputnik, twofour
 from loadsparse.gpu.launch import Launch, Step
 from loadsparse.reference.formats import CSR, FormatError, TwoFour
 from loadsparse.reference.formats.base import from_bits, to_bits
@@ -68,14 +68,6 @@ class TwoFourAndRest:
             raise FormatError(f"TwoFourAndRest: both parts hold element ({row}, {column})")
 
 
-def first_two(bits: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Which elements are the first or second stored one of their group of four: bool[M, K]."""
-    rows, columns = bits.shape
-    stored = np.pad(bits != 0, ((0, 0), (0, -columns % 4))).reshape(rows, -1, 4)
-    chosen = stored & (np.cumsum(stored, axis=2) <= 2)
-    return chosen.reshape(rows, -1)[:, :columns]
-
-
 @dataclass(frozen=True)
 class Sparta:
     """The SparTA kernel: any M, N, K >= 1, any weights, float16 and bfloat16, sm_80 and newer."""
@@ -84,18 +76,15 @@ class Sparta:
 
     def encode(self, a: NDArray[Any], dtype: str = "f16") -> TwoFourAndRest:
         """2:4 part and CSR rest of dense weights [M, K]."""
-        bits = to_bits(a, dtype)
-        chosen, zero = first_two(bits), np.uint16(0)
-        structured = from_bits(np.where(chosen, bits, zero), dtype)
-        rest = from_bits(np.where(chosen, zero, bits), dtype)
+        structured, rest = TwoFour.split(a, dtype)
         return TwoFourAndRest(TwoFour.encode(structured, dtype), sputnik.Sputnik().encode(rest, dtype))
 
     def plan(self, encoded: TwoFourAndRest, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B; K is not split (`split_k` must be None or 1).  Raises ValueError."""
-        parts.check_arch(arch)
-        parts.check_weights(self.name, encoded, TwoFourAndRest)
-        parts.check_operand(encoded.shape, encoded.dtype, b)
-        parts.check_whole(self.name, split_k)
+        planning.check_arch(arch)
+        planning.check_weights(self.name, encoded, TwoFourAndRest)
+        planning.check_operand(encoded.shape, encoded.dtype, b)
+        planning.check_whole(self.name, split_k)
         (m, k), n = encoded.shape, b.shape[1]
         panels = min(-(-n // 8), 8)
         strips, blocks = -(-m // twofour.TILE_M), -(-n // (8 * panels))

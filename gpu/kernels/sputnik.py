@@ -34,7 +34,7 @@ from loadsparse.gpu.intrinsics import (
     unpack_halves,
     zeros,
 )
-from loadsparse.gpu.kernels import parts
+from loadsparse.gpu.kernels import planning
 from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.launch import Launch, Step
 from loadsparse.reference.formats import CSR
@@ -157,9 +157,9 @@ class Sputnik:
     def plan(self, encoded: CSR, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B; K is not split (`split_k` must be None or 1).  Raises ValueError."""
         compiler.capability(arch)
-        parts.check_weights(self.name, encoded, CSR)
-        parts.check_operand(encoded.shape, encoded.dtype, b)
-        parts.check_whole(self.name, split_k)
+        planning.check_weights(self.name, encoded, CSR)
+        planning.check_operand(encoded.shape, encoded.dtype, b)
+        planning.check_whole(self.name, split_k)
         step, buffers = csr_step(encoded, b, arch, False, 0)
         (m, k), n = encoded.shape, b.shape[1]
         return Launch(

@@ -23,7 +23,7 @@ from loadsparse.gpu.intrinsics import (
     shared_base,
     zeros,
 )
-from loadsparse.gpu.kernels import parts
+from loadsparse.gpu.kernels import parts, planning
 from loadsparse.gpu.kernels.blocks import load_deep_panels, mma_sparse
 from loadsparse.gpu.kernels.shelf import shelved
 from loadsparse.gpu.launch import Launch
@@ -115,14 +115,14 @@ class TwoFourKernel:
 
     def plan(self, encoded: TwoFour, b: NDArray[Any], arch: str = "sm_80", split_k: int | None = None) -> Launch:
         """The launch that computes C = A x B; see lscd.Lscd.plan."""
-        parts.check_weights(self.name, encoded, TwoFour)
-        return parts.plan_tiles(
+        planning.check_weights(self.name, encoded, TwoFour)
+        return planning.plan_tiles(
             self.name, encoded, b, arch, split_k, self.tiling(encoded, encoded.shape[0], arch), "two_four"
         )
 
-    def tiling(self, encoded: TwoFour, m: int, arch: str) -> parts.Tiling:
+    def tiling(self, encoded: TwoFour, m: int, arch: str) -> planning.Tiling:
         """How it cuts matrices of m rows into blocks: always alike."""
-        return parts.Tiling(
+        return planning.Tiling(
             compiled=compiled,
             weights=("values", "metadata"),
             tile_m=lambda panels: TILE_M,

@@ -86,3 +86,6 @@ def test_refusals(packer: Any) -> None:
         packer(np.ones(2, np.float16))
     with pytest.raises(FormatError, match="e4m3"):
         packer(np.ones((2, 2), np.float16), "e4m3")
+    for threads in (0, -1, 1.5, "2"):
+        with pytest.raises(ValueError, match="threads must be a positive integer or None"):
+            packer(np.ones((2, 2), np.float16), "f16", threads)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from loadsparse.gpu import kernels
-from loadsparse.gpu.kernels import parts
+from loadsparse.gpu.kernels import planning
 from loadsparse.reference.formats import LaneBitmap, TiledCSL
 
 NAMES = ("lscd", "bitmap", "adaptive", "dense", "sputnik", "sparta", "twofour", *kernels.GROUPED)
@@ -127,7 +127,7 @@ def test_experts_that_are_not_whole_tile_rows() -> None:
 
 
 def test_of_large_weights_only_the_layout_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "LARGE", M * K)
+    monkeypatch.setattr(planning, "LARGE", M * K)
     monkeypatch.setattr(LaneBitmap, "validate", lambda self: pytest.fail("every item was read"))
     weights = encoded("bitmap")
     assert plan("bitmap", weights).shape == (M, 3, K)
