@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ import numpy as np
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PAGES = ROOT / "build" / "site-pages"
 NOTES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
@@ -63,20 +63,21 @@ def notebooks() -> list[Path]:
 class Site:
     """The pages on their way; `places` knows the page of every file of the project that has one."""
 
-    def __init__(self) -> None:
+    def __init__(self, pages: Path) -> None:
+        self.pages = pages
         self.modules = modules()
-        self.places = {ROOT / name: PAGES / page for name, page in NOTES.items()}
+        self.places = {ROOT / name: self.pages / page for name, page in NOTES.items()}
         for path in sorted((ROOT / "tutorials").rglob("*.md")):
-            self.places[path] = PAGES / path.relative_to(ROOT)
+            self.places[path] = self.pages / path.relative_to(ROOT)
         for path in notebooks():
-            page = PAGES / path.relative_to(ROOT).with_suffix(".md")
+            page = self.pages / path.relative_to(ROOT).with_suffix(".md")
             self.places |= {path: page, path.with_suffix(".py"): page}
         for name, path in self.modules.items():
-            page = PAGES / "api" / f"{name}.md"
+            page = self.pages / "api" / f"{name}.md"
             self.places[path] = page
             if path.name == "__init__.py":
                 self.places.setdefault(path.parent, page)
-        self.places[ROOT / "tutorials"] = self.places.get(ROOT / "tutorials/README.md", PAGES / "index.md")
+        self.places[ROOT / "tutorials"] = self.places.get(ROOT / "tutorials/README.md", self.pages / "index.md")
 
     def write(self, source: Path, text: str) -> None:
         """The page of a file, with its links and pictures led to where they are now."""
@@ -140,14 +141,14 @@ class Site:
             "Every public module; types, shapes, units, errors and sources are in the docstrings.",
             "",
         ]
-        (PAGES / "api").mkdir(parents=True, exist_ok=True)
+        (self.pages / "api").mkdir(parents=True, exist_ok=True)
         for name, path in self.modules.items():
-            (PAGES / "api" / f"{name}.md").write_text(f"# {name}\n\n::: {name}\n", encoding="utf-8")
+            (self.pages / "api" / f"{name}.md").write_text(f"# {name}\n\n::: {name}\n", encoding="utf-8")
             summary = (
                 path.read_text(encoding="utf-8").split('"""')[1].split("\n")[0] if '"""' in path.read_text() else ""
             )
             lines.append(f"- [{name}]({name}.md): {summary}")
-        (PAGES / "api" / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (self.pages / "api" / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def views(self) -> None:
         """The pictures that move, on one page."""
@@ -170,19 +171,19 @@ class Site:
             there = re.search(r"\((.*)\)", chapter)
             parts.append(f"## {film.title}")
             parts.append(film.html())
-            if there and (PAGES / there[1]).exists():
+            if there and (self.pages / there[1]).exists():
                 parts.append(f"Explained in {chapter}. In a notebook: `loadsparse.tutorials.views`.")
-        (PAGES / "views.md").write_text("\n\n".join(parts), encoding="utf-8")
+        (self.pages / "views.md").write_text("\n\n".join(parts), encoding="utf-8")
 
     def navigation(self) -> list[Any]:
         """What the menu shows: two doors, where they meet, and what to look things up in."""
 
         def pages(first: int, last: int) -> list[str]:
             chosen = [path for path in notebooks() if first <= int(path.name[:2]) <= last]
-            return [self.places[path].relative_to(PAGES).as_posix() for path in chosen]
+            return [self.places[path].relative_to(self.pages).as_posix() for path in chosen]
 
         more = [
-            self.places[path].relative_to(PAGES).as_posix()
+            self.places[path].relative_to(self.pages).as_posix()
             for path in sorted((ROOT / "tutorials").rglob("*.md"))
         ]  # fmt: skip
         notes = [page for page in NOTES.values() if page != "index.md"]
@@ -201,22 +202,24 @@ class Site:
 
 def main(folder: Path) -> None:
     """Write all pages and the configuration with the menu, and let mkdocs build the site from them."""
-    shutil.rmtree(PAGES, ignore_errors=True)
-    PAGES.mkdir(parents=True)
-    site = Site()
-    for source in site.places:
-        if source.suffix == ".md":
-            site.write(source, source.read_text(encoding="utf-8"))
-    for path in notebooks():
-        site.notebook(path)
-    site.reference()
-    site.views()
-    shutil.copy(ROOT / "docs" / "extra.css", PAGES / "extra.css")
-    configuration = yaml.safe_load((ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8"))
-    configuration |= {"nav": site.navigation(), "site_dir": str(folder.resolve())}
-    (ROOT / "build" / "mkdocs.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", str(ROOT / "build" / "mkdocs.yml")]
-    subprocess.run(command, check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    with tempfile.TemporaryDirectory() as place:
+        pages = Path(place) / "site-pages"
+        pages.mkdir()
+        site = Site(pages)
+        for source in site.places:
+            if source.suffix == ".md":
+                site.write(source, source.read_text(encoding="utf-8"))
+        for path in notebooks():
+            site.notebook(path)
+        site.reference()
+        site.views()
+        shutil.copy(ROOT / "docs" / "extra.css", pages / "extra.css")
+        text = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8").replace("../docs/", f"{ROOT / 'docs'}/")
+        configuration = yaml.safe_load(text) | {"nav": site.navigation(), "site_dir": str(folder.resolve())}
+        written = Path(place) / "mkdocs.yml"
+        written.write_text(yaml.safe_dump(configuration), encoding="utf-8")
+        command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", str(written)]
+        subprocess.run(command, check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
 
 
 if __name__ == "__main__":
