@@ -103,7 +103,7 @@ def test_replay_shows_every_point_with_its_error() -> None:
     (("cublas", "--sweep", "batch"), "choose sparsity or n"),
     (("cublas", "--plot", "a.svg"), "add --sweep"),
     (("cublas", "--sweep", "n", "--plot", "a.txt"), ".png, .svg or .pdf"),
-    (("cublas", "--sweep", "n", "--plot", "absent/a.svg"), "No such file"),
+    (("cublas", "--sweep", "n", "--plot", "absent/a.svg"), "there is no folder absent"),
     (("--model", "nosuch"), "unknown model"),
     (("--model", "opt-66b", "--gpus", "5"), "divisor"),
     (("cublas", "--model", "opt-66b", "--price", "-1", "--gpus", "8"), "dollars"),
