@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadsparse.reference.tokenizer import Tokenizer, byte_symbols, words
@@ -49,6 +49,7 @@ def test_words_join_to_the_text(text: str) -> None:
         assert re.fullmatch(r" ?\S+|\s+", piece)
 
 
+@settings(max_examples=40)
 @given(TEXTS, st.integers(0, 5))
 def test_encoding_equals_the_merges_one_after_the_other(text: str, seed: int) -> None:
     tokenizer = learned(seed)

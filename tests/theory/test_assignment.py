@@ -34,7 +34,7 @@ def flow_value(scores: np.ndarray, k: int, lower: int, upper: int) -> int:
 
 
 @given(biased_problems(max_tokens=200, max_experts=80))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_sweep_equals_the_oracle(drawn: tuple[Problem, np.ndarray]) -> None:
     problem, bias = drawn
     p = bias.astype(np.float64)
@@ -67,7 +67,7 @@ def test_a_sweep_sees_experts_that_a_mask_forbids(experts: int) -> None:
     function="loadsparse.theory.assignment.solve",
     source="own solver; HiGHS and OR-tools as second opinions",
 )
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(problems(max_tokens=40))
 def test_equals_the_linear_program_in_integers(problem: Problem) -> None:
     found = assignment.solve(problem.scores, problem.k)
