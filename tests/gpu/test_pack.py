@@ -32,7 +32,7 @@ def assert_packs(dense: Any, dtype: str = "f16", threads: int | None = 1) -> Non
     assert_same_bytes(pack.pack_bitmap(dense, dtype, threads), Bitmap.encode(dense, dtype))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 300),
     columns=st.integers(1, 300),
@@ -51,7 +51,7 @@ def test_any_matrix(
     assert_packs(bits.view(np.float16) if dtype == "f16" else bits, dtype, threads)
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), banks=st.integers(1, 32), rows=st.integers(1, 128), density=st.floats(0.001, 1))
 def test_skewed_tiles(seed: int, banks: int, rows: int, density: float) -> None:
     rng = np.random.default_rng(seed)

@@ -28,7 +28,7 @@ def assert_packs(dense: Any, dtype: str, threads: int | None, bits: int | None =
     assert_same_bytes(pack_lanes.pack_adaptive(dense, dtype, threads), Adaptive.encode(dense, dtype))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     rows=st.integers(1, 200),
     columns=st.integers(1, 200),
