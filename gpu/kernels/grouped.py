@@ -226,9 +226,8 @@ class Grouped:
             adder_args = ("partials", "c", "sums", np.uint32(m), np.uint32(n))
             steps.append(Step(adder, "reduce_items", grid, (128, 1, 1), 0, adder_args))
         ranges = [planning.split_ranges(k, tiling.tile_k, int(many)) for many in chosen]
-        ranges += [planning.split_ranges(k, tiling.tile_k, 1)] * (
-            encoded.experts - len(ranges)
-        )  # the last have no tokens
+        whole = planning.split_ranges(k, tiling.tile_k, 1)
+        ranges += [whole] * (encoded.experts - len(ranges))  # the last have no tokens
         return Launch(
             steps=tuple(steps),
             buffers=buffers,

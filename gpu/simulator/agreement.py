@@ -89,17 +89,22 @@ def _can_be_written(operand: Operand | None) -> bool:
     return operand is None or isinstance(operand, Register)
 
 
+def _barrier(modifiers: tuple[str, ...], operands: tuple[Operand, ...]) -> str | None:
+    """Why no block has such a barrier, where its number and count of threads are written in the instruction."""
+    number, *count = operands[1:-1] if "red" in modifiers else operands
+    if isinstance(number, Immediate) and number.value not in range(16):
+        return f"barrier {number.value}: a block has barriers 0 to 15"
+    if count and isinstance(count[0], Immediate) and count[0].value % 32:
+        return f"a barrier of {count[0].value} threads: the number is a multiple of 32"
+    return None
+
+
 def disagreement(name: str, modifiers: tuple[str, ...], operands: tuple[Operand, ...]) -> str | None:
     """Which register does not fit its instruction, or what is written to is none; else None."""
     if not all(map(_can_be_written, operands[: destinations(name, modifiers)])):
         return f"'{'.'.join((name, *modifiers))}' writes to what is no register"
-    if name in ("bar", "barrier") and "warp" not in modifiers:
-        number = operands[1 if "red" in modifiers else 0]
-        if isinstance(number, Immediate) and number.value not in range(16):
-            return f"barrier {number.value}: a block has barriers 0 to 15"
-        count = operands[2] if len(operands) == 4 else operands[1] if "red" not in modifiers and operands[1:] else None
-        if isinstance(count, Immediate) and count.value % 32:
-            return f"a barrier of {count.value} threads: the number is a multiple of 32"
+    if name in ("bar", "barrier") and "warp" not in modifiers and (wrong := _barrier(modifiers, operands)):
+        return wrong
     for operand, width in zip(operands, _wanted(name, modifiers, len(operands)), strict=False):
         if not width:
             continue

@@ -1,4 +1,4 @@
-"""Forms of opcodes: which modifiers go together, as far as the table of opcodes cannot say it.
+"""Forms of opcodes: which modifiers go together, and how many operands with them, as far as the table of opcodes cannot say it.
 
 `problem` asks the table (`opcodes.py`) first, then the rules of the opcode; PTX that breaks one is refused at load.
 """
@@ -143,6 +143,16 @@ def problem(name: str, modifiers: tuple[str, ...], operand_count: int) -> str | 
     return against and f"'{opcode}'{against}"
 
 
+def _one_of(form: Form, words: str) -> str | None:
+    """A refusal unless exactly one of these modifiers is there."""
+    return None if len(form.among(words)) == 1 else f" needs one of {', '.join('.' + word for word in words.split())}"
+
+
+def _counted(form: Form, *counts: int) -> str | None:
+    """A refusal unless the form has so many operands."""
+    return None if form.operands in counts else f" takes {either(counts)} operands, found {form.operands}"
+
+
 @rule("setp", "set")
 def _comparison(form: Form) -> str | None:
     (how,) = form.among(COMPARE)
@@ -174,9 +184,7 @@ def _precision(form: Form) -> str | None:
     or_less = "approx full" if form.name == "div" else "approx" if form.name in ("sqrt", "rcp") else ""
     if form.kind == "f64":
         or_less = "approx" if form.name == "rcp" and "ftz" in form.modifiers else ""
-    if len(form.among(f"{ROUNDS} {or_less}")) == 1:
-        return None
-    return f" needs one of {', '.join('.' + word for word in f'{ROUNDS} {or_less}'.split())}"
+    return _one_of(form, f"{ROUNDS} {or_less}")
 
 
 @rule("ld", "st")
@@ -228,12 +236,10 @@ def _conversion(form: Form) -> str | None:
 
 def _rounding_of_conversion(form: Form, target: str, source: str) -> str | None:
     real = [kind.startswith(("f", "bf", "tf")) for kind in (target, source)]
-    if real == [False, True] and len(form.among(INTEGER_ROUNDS)) != 1:
-        return f" needs one of {', '.join('.' + word for word in INTEGER_ROUNDS.split())}"
+    if real == [False, True]:
+        return _one_of(form, INTEGER_ROUNDS)
     loses = real == [True, False] or (real == [True, True] and WIDTH[target] < WIDTH[source])
-    if loses and len(form.among(f"{ROUNDS} rna")) != 1:
-        return f" needs one of {', '.join('.' + word for word in ROUNDS.split())}"
-    return None
+    return _one_of(form, f"{ROUNDS} rna" if target == "tf32" else ROUNDS) if loses else None
 
 
 @rule("set")
@@ -255,15 +261,6 @@ def _of_floats(form: Form) -> str | None:
     return f": .{wrong} is for floating-point numbers" if wrong is not None and not form.is_float else None
 
 
-@rule("atom", "red")
-def _atomic(form: Form) -> str | None:
-    if form.among("v2 v4 v8") and (not form.is_float or form.kind == "f64" or "global" not in form.modifiers):
-        return ": vectors in global memory, of .f32 and halves, are what is added, .min and .max"
-    if form.kind == "b128" and not form.among("exch cas"):
-        return ": 128 bits are swapped by .exch and .cas"
-    return None
-
-
 @rule("fence")
 def _fence(form: Form) -> str | None:
     return (
@@ -279,10 +276,10 @@ def _move(form: Form) -> str | None:
 @rule("atom", "red")
 def _combination(form: Form) -> str | None:
     (operation,) = form.among(" ".join(ATOMIC_TYPES))
-    is_half = form.kind in HALVES.split()
-    if form.kind not in ATOMIC_TYPES[operation].split() or (
-        is_half and operation != "add" and not form.among("v2 v4 v8")
-    ):
+    is_half, is_vector = form.kind in HALVES.split(), bool(form.among("v2 v4 v8"))
+    if is_vector and (not form.is_float or form.kind == "f64" or "global" not in form.modifiers):
+        return ": vectors in global memory, of .f32 and halves, are what is added, .min and .max"
+    if form.kind not in ATOMIC_TYPES[operation].split() or (is_half and operation != "add" and not is_vector):
         return f": .{operation} does not combine .{form.kind}" + (" but in vectors" if is_half else "")
     if is_half != ("noftz" in form.modifiers):
         return ": .noftz goes with 16-bit floats, and they need it"
@@ -331,11 +328,6 @@ def _part_of_product(form: Form) -> str | None:
     if parts == ["wide"] and form.kind in ("u64", "s64"):
         return ": .wide products are of 16 or 32 bits"
     return None
-
-
-def _counted(form: Form, *counts: int) -> str | None:
-    """A refusal unless the form has so many operands."""
-    return None if form.operands in counts else f" takes {either(counts)} operands, found {form.operands}"
 
 
 @rule("setp", "set")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from loadsparse.gpu.simulator.program import Instruction, Special
+from loadsparse.gpu.simulator.special_registers import CLOCKS
 
 FIRST = 4
 """Rounds in which every block gave way before the first state is remembered."""
@@ -52,6 +53,5 @@ def outside(instructions: Iterable[Instruction]) -> list[int]:
     return [
         number
         for number, instruction in enumerate(instructions)
-        if instruction.name == "cp"
-        or any(isinstance(o, Special) and o.name.startswith(("clock", "globaltimer")) for o in instruction.operands)
+        if instruction.name == "cp" or any(isinstance(o, Special) and o.name in CLOCKS for o in instruction.operands)
     ]

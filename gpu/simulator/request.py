@@ -34,15 +34,8 @@ HazardKind = Literal[
 ]
 
 COUNTERS = (
-    "requests",
-    "sectors",
-    "bytes",
-    "wavefronts",
-    "ideal_wavefronts",
-    "divergent",
-    "local_requests",
-    "local_sectors",
-)
+    "requests", "sectors", "bytes", "wavefronts", "ideal_wavefronts", "divergent", "local_requests", "local_sectors",
+)  # fmt: skip
 """Per-instruction counters beside executions and threads.
 
 requests, sectors and bytes: global accesses (bytes counts what the lanes asked for; cp.async counts its global reads);

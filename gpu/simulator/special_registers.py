@@ -7,9 +7,10 @@ import re
 from loadsparse.gpu.simulator.program import Immediate, Operand, Special
 
 VECTORS = frozenset({"tid", "ntid", "ctaid", "nctaid"})
-SCALARS = frozenset({
-    "laneid", "warpid", "nwarpid", "smid", "nsmid", "gridid", "clock", "clock_hi", "clock64", "globaltimer",
-    "globaltimer_lo", "globaltimer_hi", "dynamic_smem_size", "total_smem_size", "lanemask_eq",
+CLOCKS = frozenset({"clock", "clock64", "clock_hi", "globaltimer", "globaltimer_lo", "globaltimer_hi"})
+"""They count the warp's own instructions here."""
+SCALARS = CLOCKS | frozenset({
+    "laneid", "warpid", "nwarpid", "smid", "nsmid", "gridid", "dynamic_smem_size", "total_smem_size", "lanemask_eq",
     "lanemask_le", "lanemask_lt", "lanemask_ge", "lanemask_gt",
 })  # fmt: skip
 ALONE: dict[str, Operand] = {

@@ -44,7 +44,7 @@ def _fragments(sizes: list[int], kinds: list[str]) -> list[str]:
     return groups
 
 
-def _operands(row: Opcode, modifiers: tuple[str, ...]) -> list[str]:
+def operands_of(row: Opcode, modifiers: tuple[str, ...]) -> list[str]:
     """Operands for a form; names are those of `ptx_text`."""
     kinds = [m for m in modifiers if m in row.types]
     last = kinds[-1] if kinds else "b32"
@@ -178,7 +178,7 @@ def forms() -> Iterator[tuple[str, tuple[str, ...], str]]:
                 modifiers = _ordered(row.name, chosen, extra, kinds)
                 if len(modifiers) > len({*modifiers} - {*kinds}) + len(kinds):
                     continue
-                operands = _operands(row, modifiers)
+                operands = operands_of(row, modifiers)
                 if problem(row.name, modifiers, len(operands)) is None:
                     if "L2::cache_hint" in modifiers and row.name != "cp":
                         operands.append("%rd5")

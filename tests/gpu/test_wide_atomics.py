@@ -58,7 +58,7 @@ mov.v4.b32 w, v; add.u32 w.z, w.z, v.y; st.global.v4.b32 [%rd0], w;
     ("body", "reason"),
     [
         ("atom.shared.add.v2.f32 {%f1, %f2}, [%r1], {%f3, %f4};", "vectors in global memory"),
-        (".reg .b128 a; atom.global.add.b128 a, [%rd1], a;", "128 bits are swapped"),
+        (".reg .b128 a; atom.global.add.b128 a, [%rd1], a;", "does not combine .b128"),
         (".reg .v4 .f32 v<4>;", "family of vectors"),
         ("mov.v4.b32 {%r1, %r2, %r3, %r4}, {%r1, %r2};", "one of its length"),
         ("mov.b128 {%r1, %r2}, {%r3, %r4};", "wants 64 bits"),

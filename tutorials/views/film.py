@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-SHRINK = (
-    0.74  # a drawing gets no smaller than this on a narrow screen, where its text would be too small; then it scrolls
-)
+SHRINK = 0.74
+"""A drawing gets no smaller than this on a narrow screen, where its text would be too small; then it scrolls."""
 
 STYLE = """
 .film{margin:1em 0;max-width:100%;color:inherit}

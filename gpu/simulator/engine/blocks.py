@@ -38,7 +38,6 @@ NO_RESULT = frozenset(
         "nanosleep",
         "prefetch",
         "prefetchu",
-        "discard",
         "applypriority",
         "call",
         "bar",

@@ -101,22 +101,7 @@ def count_local(B: int, W: int, site: int, legal: int, size: int) -> int:
     bump(B, site, L.C_LOCAL_REQUESTS, 1)
     total = 0
     for octet in range(0, 32, 8):
-        rest = legal & (0xFF << octet)
-        distinct = 0
-        while rest != 0:
-            lane = ctz(rest)
-            rest = rest & (rest - 1)
-            first = lshr(load64(W + L.W_ADDRESS + 8 * lane) & L.OFFSET_MASK, 2)
-            for word in range(first, first + smax(size // 4, 1)):
-                new = 1
-                for i in range(distinct):
-                    if load64(W + L.W_SCRATCH + 8 * i) == word:
-                        new = 0
-                        break
-                if new == 1:
-                    store64(W + L.W_SCRATCH + 8 * distinct, word)
-                    distinct += 1
-        total += distinct
+        total += group_words(W, legal & (0xFF << octet), smax(size // 4, 1), W + L.W_SCRATCH) & L.LOW
     bump(B, site, L.C_LOCAL_SECTORS, total)
     return 0
 

@@ -181,29 +181,12 @@ DETAILS = (
     "lanes missing", "went past", "spins", "kinds mixed",
 )  # fmt: skip
 (
-    NO_DETAIL,
-    GUARD,
-    ADDRESS,
-    VALUE,
-    WRITE_WRITE,
-    READ_WRITE,
-    WRITE_READ,
-    READ,
-    WRITE,
-    SOURCE,
-    UNWAITED,
-    STUCK,
-    GUARDS_DIFFER,
-    NOT_IN_MASK,
-    INACTIVE,
-    TRAPPED,
-    STALE_READ,
-    MISSING,
-    PASSED,
-    SPINS,
-    MIXED,
-) = range(21)
-WAITS, REDUCES, WATCHES = 1, 2, 4  # how a warp arrives at a barrier; WATCHES: and reports others that do not like it  # fmt: skip
+    NO_DETAIL, GUARD, ADDRESS, VALUE, WRITE_WRITE, READ_WRITE, WRITE_READ, READ, WRITE, SOURCE, UNWAITED, STUCK,
+    GUARDS_DIFFER, NOT_IN_MASK, INACTIVE, TRAPPED, STALE_READ, MISSING, PASSED, SPINS, MIXED,
+) = range(21)  # fmt: skip
+
+# how a warp arrives at a barrier; WATCHES: and reports those that arrived otherwise
+WAITS, REDUCES, WATCHES = 1, 2, 4
 
 # counters per instruction
 C_REQUESTS, C_SECTORS, C_BYTES, C_WAVEFRONTS, C_IDEAL, C_DIVERGENT, C_LOCAL_REQUESTS, C_LOCAL_SECTORS = range(0, 64, 8)

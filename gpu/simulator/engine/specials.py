@@ -8,12 +8,10 @@ from loadsparse.gpu.simulator.engine import layout
 from loadsparse.gpu.simulator.engine.ir import Code, Unsupported, lanes, splat, vec
 from loadsparse.gpu.simulator.program import Special
 from loadsparse.gpu.simulator.request import ALLOCATION_BITS, GRID_WORKSPACE
+from loadsparse.gpu.simulator.special_registers import CLOCKS
 
 if TYPE_CHECKING:
     from loadsparse.gpu.simulator.engine.lowering import Frame
-
-CLOCKS = frozenset({"clock", "clock64", "clock_hi", "globaltimer", "globaltimer_lo", "globaltimer_hi"})
-"""Special registers that count the warp's own instructions."""
 
 
 def special_register(frame: Frame, code: Code, special: Special) -> tuple[str, str]:

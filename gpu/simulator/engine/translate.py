@@ -41,14 +41,14 @@ from loadsparse.gpu.simulator.engine.ir import FULL, Code, splat, vec
 from loadsparse.gpu.simulator.engine.leaving import Leaving, is_barrier_like
 from loadsparse.gpu.simulator.engine.lowering import LEFT, TABLE, Frame, Lowering, element_of, refuse
 from loadsparse.gpu.simulator.engine.memory import narrowest_access, orders_by_atomics
-from loadsparse.gpu.simulator.engine.specials import CLOCKS
 from loadsparse.gpu.simulator.layout import Layout
 from loadsparse.gpu.simulator.program import Instruction, Kernel, Register, Special
 from loadsparse.gpu.simulator.request import Checks
+from loadsparse.gpu.simulator.special_registers import CLOCKS
 
 CONTROL = ENDS | {"bar", "barrier", "nanosleep"}
 """Opcodes that end blocks (`leaving.py`, `warps.py`)."""
-SILENT = frozenset({"prefetch", "prefetchu", "discard", "applypriority", "pmevent", "griddepcontrol"})
+SILENT = frozenset({"prefetch", "prefetchu", "applypriority", "pmevent", "griddepcontrol"})
 
 
 def left_to_interpreter(name: str) -> tuple[str, ...] | None:
